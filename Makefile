@@ -1,0 +1,26 @@
+# pg_homing: PGXS build. `make demo` and `make check` install what is missing and run everything.
+MODULE_big = pg_homing
+EXTENSION = src/extension/pg_homing
+DATA_built = src/extension/pg_homing--1.0.sql
+
+SOURCES := $(wildcard src/*.cpp src/core/*.cpp src/remote/*.cpp src/pg/*.cpp src/write/*.cpp \
+	src/rehome/*.cpp src/replicate/*.cpp)
+OBJS = $(SOURCES:.cpp=.o)
+SQL_PARTS = $(addprefix src/extension/parts/,catalog.sql write.sql cluster.sql homes.sql lost.sql views.sql privileges.sql)
+
+PG_CXXFLAGS = -std=c++17 -Wall -Wextra -Wno-register -Wno-unused-parameter -Wno-missing-field-initializers -MMD -MP
+PG_CPPFLAGS = -Isrc -I$(libpq_srcdir)
+SHLIB_LINK = $(libpq) -lstdc++
+
+EXTRA_CLEAN = $(SOURCES:.cpp=.d) src/extension/pg_homing--1.0.sql
+
+# Bitcode is built without PG_CXXFLAGS.
+override with_llvm = no
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+src/extension/pg_homing--1.0.sql: $(SQL_PARTS)
+	cat $^ > $@
+
+-include $(SOURCES:.cpp=.d)

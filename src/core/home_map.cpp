@@ -1,0 +1,117 @@
+#include "core/home_map.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace homing::core {
+
+HomeMap::HomeMap(Epoch epoch, RegionId here, std::vector<Region> regions, std::vector<Keyspace> keyspaces)
+	: epoch_(epoch), here_(here), regions_(std::move(regions))
+{
+	for (Keyspace &keyspace : keyspaces) {
+		std::vector<std::optional<RegionId>> owners;
+		owners.reserve(keyspace.recorded_owners.size());
+		for (std::size_t home = 0; home < keyspace.recorded_owners.size(); ++home)
+			owners.push_back(
+				Resolve(keyspace.recorded_owners[home], HomeId(static_cast<std::int32_t>(home))));
+		owners_.emplace(keyspace.id, std::move(owners));
+		keyspaces_.emplace(keyspace.id, std::move(keyspace));
+	}
+}
+
+bool HomeMap::HereIsLost() const
+{
+	const Region *region = FindRegion(here_);
+	return region == nullptr || region->status == RegionStatus::kLost;
+}
+
+const Region *HomeMap::FindRegion(RegionId id) const
+{
+	for (const Region &region : regions_) {
+		if (region.id == id)
+			return &region;
+	}
+	return nullptr;
+}
+
+const Region *HomeMap::FindRegion(const std::string &name) const
+{
+	const Region *newest = nullptr;
+	for (const Region &region : regions_) {
+		if (region.name == name && (newest == nullptr || newest->id < region.id))
+			newest = &region;
+	}
+	return newest;
+}
+
+const Keyspace *HomeMap::FindKeyspace(KeyspaceId id) const
+{
+	auto found = keyspaces_.find(id);
+	return found != keyspaces_.end() ? &found->second : nullptr;
+}
+
+std::optional<RegionId> HomeMap::Owner(KeyspaceId keyspace, HomeId home) const
+{
+	auto found = owners_.find(keyspace);
+	if (found == owners_.end() || home.value < 0 ||
+	    static_cast<std::size_t>(home.value) >= found->second.size())
+		return std::nullopt;
+	return found->second[static_cast<std::size_t>(home.value)];
+}
+
+std::vector<RegionId> HomeMap::HeirsOf(KeyspaceId keyspace, HomeId home) const
+{
+	const std::optional<RegionId> owner = Owner(keyspace, home);
+	const Region *region = owner ? FindRegion(*owner) : nullptr;
+	if (region == nullptr)
+		return {};
+
+	std::vector<RegionId> heirs;
+	for (RegionId heir : region->heirs) {
+		const Region *candidate = FindRegion(heir);
+		if (candidate != nullptr && candidate->status == RegionStatus::kActive)
+			heirs.push_back(heir);
+	}
+	if (!heirs.empty())
+		return heirs;
+
+	// Nobody named: what `spread` would be if the owner were lost now, from this home's place in it on.
+	for (const Region &other : regions_) {
+		if (other.id != region->id && other.status == RegionStatus::kActive)
+			heirs.push_back(other.id);
+	}
+	std::sort(heirs.begin(), heirs.end());
+	if (!heirs.empty())
+		std::rotate(heirs.begin(), heirs.begin() + home.value % static_cast<std::int32_t>(heirs.size()),
+		            heirs.end());
+	return heirs;
+}
+
+// A later loss must never move a home between two living regions. Therefore a place in `spread` is
+// counted over the survivors of that time, and where it leads to a region lost since, that region's own
+// heirs follow: it was the owner.
+std::optional<RegionId> HomeMap::Resolve(RegionId recorded, HomeId home) const
+{
+	RegionId owner = recorded;
+	for (std::size_t hops = 0; hops <= regions_.size(); ++hops) {
+		const Region *region = FindRegion(owner);
+		if (region == nullptr)
+			return std::nullopt;
+		if (region->status != RegionStatus::kLost)
+			return owner;
+
+		auto living = std::find_if(region->heirs.begin(), region->heirs.end(), [&](RegionId heir) {
+			const Region *candidate = FindRegion(heir);
+			return candidate != nullptr && candidate->status == RegionStatus::kActive;
+		});
+		if (living != region->heirs.end())
+			owner = *living;
+		else if (!region->spread.empty())
+			owner = region->spread[static_cast<std::size_t>(home.value) % region->spread.size()];
+		else
+			return std::nullopt;
+	}
+	return std::nullopt;
+}
+
+}  // namespace homing::core

@@ -1,0 +1,66 @@
+// Who owns which home: an immutable picture of the cluster map and the keyspaces at one epoch.
+//
+// Keys and rows never name a region. An owner is found in two steps, both from this picture alone:
+// the home's recorded owner, then, while that region is lost, its heir. Taking over therefore
+// changes only the entry of the lost region, whatever the number of keys (P8).
+#pragma once
+
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "core/ids.hpp"
+
+namespace homing::core {
+
+enum class RegionStatus { kJoining, kActive, kLost };
+
+struct Region {
+	RegionId id;
+	std::string name;
+	RegionStatus status = RegionStatus::kActive;
+	std::vector<RegionId> heirs;   // in order of preference; empty: spread over `spread`
+	std::vector<RegionId> spread;  // the regions that survived the loss, ascending; set once, when lost
+};
+
+struct Keyspace {
+	KeyspaceId id;
+	std::vector<RegionId> recorded_owners;  // one per home, by HomeId
+	bool has_assignments = false;           // false: no explicit key → home row exists
+};
+
+class HomeMap {
+public:
+	// Requires: region and keyspace ids are unique.
+	HomeMap(Epoch epoch, RegionId here, std::vector<Region> regions, std::vector<Keyspace> keyspaces);
+
+	Epoch epoch() const { return epoch_; }
+	RegionId here() const { return here_; }
+	// True when the map says that this very region is lost: it must not serve.
+	bool HereIsLost() const;
+
+	const Region *FindRegion(RegionId id) const;           // nullptr: unknown
+	const Region *FindRegion(const std::string &name) const;  // the newest incarnation of that name
+	const Keyspace *FindKeyspace(KeyspaceId id) const;
+
+	// The region that owns the home now. Nothing when the keyspace or home is unknown, or when every
+	// heir of a lost owner is lost too. O(1): resolved when the map is built.
+	std::optional<RegionId> Owner(KeyspaceId keyspace, HomeId home) const;
+
+	// Who would own the home if `region` alone were lost now: shown as the first heir in homing.homes.
+	std::vector<RegionId> HeirsOf(KeyspaceId keyspace, HomeId home) const;
+
+	const std::vector<Region> &regions() const { return regions_; }
+
+private:
+	std::optional<RegionId> Resolve(RegionId recorded, HomeId home) const;
+
+	Epoch epoch_;
+	RegionId here_;
+	std::vector<Region> regions_;
+	std::unordered_map<KeyspaceId, Keyspace> keyspaces_;
+	std::unordered_map<KeyspaceId, std::vector<std::optional<RegionId>>> owners_;
+};
+
+}  // namespace homing::core

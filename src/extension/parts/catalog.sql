@@ -1,0 +1,97 @@
+-- The extension's own tables. The public interface is the views and functions; these are not granted.
+--
+--   local_region, cluster_map, member   this region, and the cluster map it knows. Local: they travel
+--                                       only as a map (lost.sql), never in a replication stream.
+--   keyspace, homed_table               equal at every region; written at all regions by home_table.
+--   activation, assignment              replicated, INSERT-only: rows of different origins never touch.
+--   event                               local history.
+
+CREATE TABLE homing.local_region (
+	region_id int2 NOT NULL CHECK (region_id > 0),
+	cluster_id uuid NOT NULL,
+	admin name NOT NULL,     -- the role that peers connect as
+	fenced text              -- why this region must not serve; NULL: it may
+);
+CREATE UNIQUE INDEX local_region_single ON homing.local_region ((true));
+COMMENT ON TABLE homing.local_region IS 'the region that this database is; empty outside a cluster';
+
+CREATE TABLE homing.cluster_map (
+	epoch bigint NOT NULL CHECK (epoch > 0)
+);
+CREATE UNIQUE INDEX cluster_map_single ON homing.cluster_map ((true));
+COMMENT ON TABLE homing.cluster_map IS 'version of the cluster map';
+
+CREATE TABLE homing.member (
+	region_id int2 PRIMARY KEY CHECK (region_id > 0),
+	name text NOT NULL CHECK (name ~ '^[a-z][a-z0-9_]{0,62}$'),
+	status text NOT NULL CHECK (status IN ('joining', 'active', 'lost')),
+	heirs int2[] NOT NULL DEFAULT '{}',   -- in order of preference; empty: spread over the survivors
+	spread int2[] NOT NULL DEFAULT '{}',  -- the survivors, set when it is declared lost
+	final_lsn pg_lsn,                     -- position of its stream that all survivors have; set when lost
+	joined_epoch bigint NOT NULL,
+	lost_epoch bigint
+);
+COMMENT ON TABLE homing.member IS 'incarnations of regions: a region that returns from a loss is a new row of the same name';
+
+CREATE TABLE homing.keyspace (
+	keyspace_id int4 PRIMARY KEY CHECK (keyspace_id > 0),
+	name text NOT NULL UNIQUE,
+	placement text NOT NULL CHECK (placement IN ('hash', 'region')),
+	homes int4 NOT NULL CHECK (homes BETWEEN 1 AND 4096),
+	recorded_owners int2[] NOT NULL CHECK (cardinality(recorded_owners) = homes)  -- by home
+);
+COMMENT ON TABLE homing.keyspace IS 'sets of keys that co-located tables share';
+
+CREATE TABLE homing.homed_table (
+	table_id bigint PRIMARY KEY,  -- the same at every region
+	relid oid NOT NULL UNIQUE,    -- here
+	keyspace_id int4 NOT NULL REFERENCES homing.keyspace,
+	key_attnum int2 NOT NULL      -- here
+);
+COMMENT ON TABLE homing.homed_table IS 'homed tables';
+
+CREATE TABLE homing.activation (
+	table_id bigint PRIMARY KEY
+);
+COMMENT ON TABLE homing.activation IS 'homed tables that every region has: written once, when the last region has committed home_table';
+
+CREATE TABLE homing.assignment (
+	keyspace_id int4 NOT NULL,
+	key bytea NOT NULL,        -- canonical bytes
+	version int8 NOT NULL,
+	home int4 NOT NULL,
+	PRIMARY KEY (keyspace_id, key, version)
+);
+COMMENT ON TABLE homing.assignment IS 'explicit key to home; the highest version counts';
+
+CREATE TABLE homing.event (
+	event_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	at timestamptz NOT NULL,
+	epoch bigint NOT NULL,
+	kind text NOT NULL,
+	region text,
+	actor name NOT NULL,
+	reason text
+);
+COMMENT ON TABLE homing.event IS 'changes of ownership and membership';
+
+-- Sessions cache these tables; a change tells them to read anew.
+CREATE FUNCTION homing._changed() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'homing_changed';
+CREATE FUNCTION homing._assignment_changed() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'homing_assignment_changed';
+
+DO $$
+DECLARE
+	cached text;
+BEGIN
+	FOREACH cached IN ARRAY ARRAY['local_region', 'cluster_map', 'member', 'keyspace', 'homed_table', 'activation'] LOOP
+		EXECUTE format('CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE ON homing.%I '
+			'FOR EACH ROW EXECUTE FUNCTION homing._changed()', cached);
+		EXECUTE format('ALTER TABLE homing.%I ENABLE ALWAYS TRIGGER changed', cached);
+	END LOOP;
+END
+$$;
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE ON homing.assignment
+FOR EACH ROW EXECUTE FUNCTION homing._assignment_changed();
+ALTER TABLE homing.assignment ENABLE ALWAYS TRIGGER changed;

@@ -1,0 +1,773 @@
+-- The cluster map as regions exchange it, heirs, and the loss of a region (operator mode).
+--
+-- A map travels as jsonb: {"cluster", "epoch", "members": [{"id", "name", "status", "heirs", "spread",
+-- "final_lsn", "joined_epoch", "lost_epoch"}], "events": [...]}. A region takes a map only if its epoch
+-- is higher than its own; so maps may arrive late, twice, and from anybody.
+
+CREATE FUNCTION homing._map() RETURNS jsonb
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT jsonb_build_object(
+		'cluster', l.cluster_id,
+		'epoch', c.epoch,
+		'members', (SELECT jsonb_agg(jsonb_build_object(
+						'id', m.region_id, 'name', m.name, 'status', m.status, 'heirs', to_jsonb(m.heirs),
+						'spread', to_jsonb(m.spread), 'final_lsn', m.final_lsn,
+						'joined_epoch', m.joined_epoch, 'lost_epoch', m.lost_epoch) ORDER BY m.region_id)
+					FROM homing.member m))
+	FROM homing.local_region l CROSS JOIN homing.cluster_map c
+$$;
+COMMENT ON FUNCTION homing._map() IS
+	'the cluster map this region knows; NULL outside a cluster';
+
+-- A text of our own making, so that the number depends on nothing but the map.
+CREATE FUNCTION homing._map_digest(map jsonb DEFAULT homing._map()) RETURNS bigint
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT ('x' || substr(encode(sha256(convert_to(concat_ws('|', map->>'cluster', map->>'epoch',
+		(SELECT string_agg(concat_ws(':', m->>'id', m->>'name', m->>'status', m->>'heirs', m->>'spread',
+									 coalesce((m->>'final_lsn')::pg_lsn::text, '-')),
+						   ';' ORDER BY (m->>'id')::int)
+		 FROM jsonb_array_elements(map->'members') m)), 'UTF8')), 'hex'), 1, 16))::bit(64)::bigint
+	WHERE map IS NOT NULL
+$$;
+COMMENT ON FUNCTION homing._map_digest(jsonb) IS
+	'a number that is equal at two regions exactly when their maps are equal';
+
+CREATE FUNCTION homing._stream_name(publisher int2, subscriber int2) RETURNS text
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT format('homing_%s_%s_%s', left(cluster_id::text, 8), publisher, subscriber)
+	FROM homing.local_region
+$$;
+COMMENT ON FUNCTION homing._stream_name(int2, int2) IS
+	'name of the replication slot at the publisher and of the subscription at the subscriber';
+
+CREATE FUNCTION homing._jsonb_regions(regions jsonb) RETURNS int2[]
+IMMUTABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce(array_agg(r.id::int2 ORDER BY r.place), '{}')
+	FROM jsonb_array_elements_text(regions) WITH ORDINALITY AS r(id, place)
+$$;
+
+-- The region stops serving. Writers that are past their check finish; the next ones are refused.
+CREATE FUNCTION homing._fence(reason text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	here record;
+BEGIN
+	UPDATE homing.local_region l SET fenced = reason WHERE l.fenced IS NULL;
+	IF NOT FOUND THEN
+		RETURN;
+	END IF;
+	SELECT l.region_id, m.name, c.epoch INTO here
+	FROM homing.local_region l JOIN homing.member m USING (region_id) CROSS JOIN homing.cluster_map c;
+	INSERT INTO homing.event (at, epoch, kind, region, actor, reason)
+	VALUES (clock_timestamp(), here.epoch, 'fence', here.name, session_user, reason);
+END
+$$;
+
+-- Takes a newer map; returns whether it did. Touches tables only, never waits for a peer or a worker:
+-- from its commit on, the heirs serve. What a lost region left here is removed by _clean_up_lost.
+--
+-- By then nothing applies from a region that the map calls lost: declare_lost has disabled those
+-- subscriptions at every survivor before the map with the loss existed (PROTOCOL 2c). They are disabled
+-- here once more so that this does not rest on the order of messages.
+CREATE FUNCTION homing._adopt_map(map jsonb) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	here homing.local_region;
+	mine bigint;
+	theirs CONSTANT bigint := (map->>'epoch')::bigint;
+	region record;
+	stream text;
+BEGIN
+	SELECT * INTO here FROM homing.local_region;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'this database is not a region of a cluster' USING ERRCODE = 'object_not_in_prerequisite_state';
+	END IF;
+	IF (map->>'cluster')::uuid IS DISTINCT FROM here.cluster_id OR theirs IS NULL THEN
+		RAISE EXCEPTION 'the map is not of the cluster of this region' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+
+	-- The row lock makes adoptions take turns.
+	SELECT epoch INTO STRICT mine FROM homing.cluster_map FOR UPDATE;
+	IF theirs = mine AND homing._map_digest(map) <> homing._map_digest() THEN
+		RAISE EXCEPTION 'two different cluster maps of epoch %', mine
+			USING ERRCODE = 'object_not_in_prerequisite_state';
+	END IF;
+	IF theirs <= mine THEN
+		RETURN false;
+	END IF;
+
+	FOR region IN
+		SELECT m.id, m.status
+		FROM jsonb_to_recordset(map->'members') AS m(id int2, status text)
+		WHERE m.status = 'lost'
+			AND NOT EXISTS (SELECT FROM homing.member k WHERE k.region_id = m.id AND k.status = 'lost')
+	LOOP
+		FOR stream IN
+			SELECT s.subname FROM pg_subscription s
+			WHERE s.subdbid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+				AND s.subenabled
+				-- A lost region has no use for its subscriptions: their slots at the survivors go away.
+				AND CASE WHEN region.id = here.region_id
+					THEN s.subname ~ format('^homing_%s_[0-9]+_%s$', left(here.cluster_id::text, 8), here.region_id)
+					ELSE s.subname = homing._stream_name(region.id, here.region_id) END
+		LOOP
+			EXECUTE format('ALTER SUBSCRIPTION %I DISABLE', stream);
+		END LOOP;
+	END LOOP;
+
+	INSERT INTO homing.member AS k
+		(region_id, name, status, heirs, spread, final_lsn, joined_epoch, lost_epoch)
+	SELECT m.id, m.name, m.status, homing._jsonb_regions(m.heirs), homing._jsonb_regions(m.spread),
+		m.final_lsn, m.joined_epoch, m.lost_epoch
+	FROM jsonb_to_recordset(map->'members') AS m(id int2, name text, status text, heirs jsonb, spread jsonb,
+		final_lsn pg_lsn, joined_epoch bigint, lost_epoch bigint)
+	ON CONFLICT (region_id) DO UPDATE
+	SET name = excluded.name, status = excluded.status, heirs = excluded.heirs, spread = excluded.spread,
+		final_lsn = excluded.final_lsn, joined_epoch = excluded.joined_epoch, lost_epoch = excluded.lost_epoch
+	WHERE (k.name, k.status, k.heirs, k.spread, k.final_lsn, k.joined_epoch, k.lost_epoch)
+		IS DISTINCT FROM (excluded.name, excluded.status, excluded.heirs, excluded.spread, excluded.final_lsn,
+						  excluded.joined_epoch, excluded.lost_epoch);
+	-- A region that a failed join left in an older map.
+	DELETE FROM homing.member k
+	WHERE k.region_id <> here.region_id
+		AND NOT EXISTS (SELECT FROM jsonb_array_elements(map->'members') m WHERE (m->>'id')::int2 = k.region_id);
+	UPDATE homing.cluster_map SET epoch = theirs;
+
+	INSERT INTO homing.event (at, epoch, kind, region, actor, reason)
+	SELECT e.at, e.epoch, e.kind, e.region, e.actor, e.reason
+	FROM jsonb_to_recordset(coalesce(map->'events', '[]')) AS e(at timestamptz, epoch bigint, kind text,
+		region text, actor text, reason text)
+	WHERE e.epoch > mine
+	ORDER BY e.epoch, e.at;
+
+	IF NOT EXISTS (SELECT FROM homing.member k WHERE k.region_id = here.region_id AND k.status <> 'lost') THEN
+		PERFORM homing._fence(format('declared lost at epoch %s', theirs));
+	END IF;
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION homing._adopt_map(jsonb) IS
+	'takes a cluster map of a higher epoch; fences this region when the map says it is lost';
+
+-- What a region answers a peer that shows its epoch and digest. Read only: who is behind asks again
+-- by itself. The map comes along when the caller's is older. `lost` is about the caller.
+CREATE FUNCTION homing._exchange(cluster uuid, caller int2, caller_epoch bigint,
+	OUT region_id int2, OUT epoch bigint, OUT digest bigint, OUT fenced boolean, OUT lost boolean, OUT map jsonb)
+RETURNS SETOF record
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT l.region_id, c.epoch, homing._map_digest(), l.fenced IS NOT NULL,
+		coalesce((SELECT m.status = 'lost' FROM homing.member m WHERE m.region_id = caller), true),
+		CASE WHEN c.epoch > caller_epoch THEN homing._map() || jsonb_build_object('events',
+			(SELECT jsonb_agg(jsonb_build_object('at', e.at, 'epoch', e.epoch, 'kind', e.kind,
+				'region', e.region, 'actor', e.actor, 'reason', e.reason) ORDER BY e.event_id)
+			 FROM homing.event e WHERE e.epoch > caller_epoch AND e.kind IN ('declare_lost', 'set_heirs')))
+		END
+	FROM homing.local_region l CROSS JOIN homing.cluster_map c
+	WHERE l.cluster_id = cluster
+$$;
+COMMENT ON FUNCTION homing._exchange(uuid, int2, bigint) IS
+	'the epoch, digest and, if newer, map of this region, for the worker of a peer; no row in another cluster';
+
+-- --- the steps of a loss at one survivor -------------------------------------------------------------
+
+-- Waits until what the region sent has been applied here: its apply worker is gone or idle. Helps the
+-- survivors to stop at one position, no more: the positions are compared in any case.
+CREATE FUNCTION homing._drain_lost(lost int2) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	stream CONSTANT text := homing._stream_name(lost, (SELECT region_id FROM homing.local_region));
+	give_up CONSTANT timestamptz := clock_timestamp() + interval '5 seconds';
+	worker record;
+	idle_at pg_lsn;
+BEGIN
+	LOOP
+		-- Statistics are read once per transaction unless told otherwise.
+		PERFORM pg_stat_clear_snapshot();
+		SELECT w.pid, w.received_lsn, a.wait_event IS NOT DISTINCT FROM 'LogicalApplyMain' AS idle INTO worker
+		FROM pg_stat_subscription w LEFT JOIN pg_stat_activity a USING (pid)
+		WHERE w.subname = stream AND w.relid IS NULL;
+		IF NOT FOUND OR worker.pid IS NULL THEN
+			RETURN true;
+		END IF;
+		-- Twice idle with nothing received in between: the socket was empty.
+		IF worker.idle AND worker.received_lsn IS NOT DISTINCT FROM idle_at THEN
+			RETURN true;
+		END IF;
+		idle_at := CASE WHEN worker.idle THEN worker.received_lsn END;
+		IF clock_timestamp() > give_up THEN
+			RETURN false;
+		END IF;
+		PERFORM pg_sleep(0.02);
+	END LOOP;
+END
+$$;
+
+CREATE FUNCTION homing._stop_applying(lost int2) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	stream CONSTANT text := homing._stream_name(lost, (SELECT region_id FROM homing.local_region));
+BEGIN
+	IF EXISTS (SELECT FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+			   WHERE s.subname = stream AND d.datname = current_database() AND s.subenabled) THEN
+		EXECUTE format('ALTER SUBSCRIPTION %I DISABLE', stream);
+	END IF;
+END
+$$;
+
+CREATE FUNCTION homing._resume_applying(lost int2) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	stream CONSTANT text := homing._stream_name(lost, (SELECT region_id FROM homing.local_region));
+BEGIN
+	-- The loss may have been decided by somebody else meanwhile.
+	IF EXISTS (SELECT FROM homing.member m WHERE m.region_id = lost AND m.status <> 'lost')
+		AND EXISTS (SELECT FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+					WHERE s.subname = stream AND d.datname = current_database() AND NOT s.subenabled) THEN
+		EXECUTE format('ALTER SUBSCRIPTION %I ENABLE', stream);
+	END IF;
+END
+$$;
+
+-- How far the region's stream is applied here, read after its apply worker is gone, so that it is final.
+-- Requires: the disabled subscription is committed. A worker not yet visible will see it and not start.
+CREATE FUNCTION homing._stopped_at(lost int2) RETURNS pg_lsn
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	stream CONSTANT text := homing._stream_name(lost, (SELECT region_id FROM homing.local_region));
+	subscription oid;
+	worker int;
+BEGIN
+	SELECT s.oid INTO subscription FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+	WHERE s.subname = stream AND d.datname = current_database() AND NOT s.subenabled;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'region "%" has no stopped subscription "%"',
+			(SELECT m.name FROM homing.member m JOIN homing.local_region USING (region_id)), stream
+			USING ERRCODE = 'object_not_in_prerequisite_state';
+	END IF;
+	LOOP
+		PERFORM pg_stat_clear_snapshot();
+		SELECT w.pid INTO worker FROM pg_stat_subscription w WHERE w.subid = subscription AND w.pid IS NOT NULL;
+		EXIT WHEN NOT FOUND;
+		PERFORM pg_terminate_backend(worker);
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+	RETURN coalesce(pg_replication_origin_progress('pg_' || subscription, true), '0/0');
+END
+$$;
+
+-- Removes what lost regions left at this survivor: subscriptions from them, their slots, their walsenders.
+-- Returns whether nothing is left. Safe to repeat and to run at two places at once.
+CREATE FUNCTION homing._clean_up_lost() RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	here CONSTANT int2 := (SELECT l.region_id FROM homing.local_region l WHERE l.fenced IS NULL);
+	stream record;
+	walsender int;
+	clean boolean := true;
+BEGIN
+	-- A fenced region keeps its slots: with them goes the WAL that tells which of its writes are orphaned.
+	IF here IS NULL OR NOT homing._has_lost_streams() THEN
+		RETURN true;
+	END IF;
+	-- Takes turns with another clean-up here, and blocks neither readers nor an adoption.
+	LOCK TABLE homing.event IN SHARE UPDATE EXCLUSIVE MODE;
+
+	FOR stream IN
+		SELECT s.subname FROM homing.member m
+		JOIN pg_subscription s ON s.subname = homing._stream_name(m.region_id, here)
+		JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()
+		WHERE m.status = 'lost'
+	LOOP
+		EXECUTE format('ALTER SUBSCRIPTION %I DISABLE', stream.subname);
+		-- The publisher is not asked: its slot is its own.
+		EXECUTE format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', stream.subname);
+		EXECUTE format('DROP SUBSCRIPTION %I', stream.subname);
+	END LOOP;
+
+	FOR stream IN
+		SELECT s.slot_name FROM homing.member m
+		JOIN pg_replication_slots s ON s.slot_name = homing._stream_name(here, m.region_id)
+		WHERE m.status = 'lost'
+	LOOP
+		-- A region that still runs connects again and again; between two tries its slot is free.
+		FOR attempt IN 1 .. 100 LOOP
+			SELECT s.active_pid INTO walsender FROM pg_replication_slots s WHERE s.slot_name = stream.slot_name;
+			EXIT WHEN NOT FOUND;
+			BEGIN
+				IF walsender IS NOT NULL THEN
+					PERFORM pg_terminate_backend(walsender, 1000);
+				END IF;
+				PERFORM pg_drop_replication_slot(stream.slot_name);
+				EXIT;
+			EXCEPTION WHEN object_in_use OR undefined_object THEN
+				PERFORM pg_sleep(0.02);
+			END;
+		END LOOP;
+		clean := clean AND NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.slot_name = stream.slot_name);
+	END LOOP;
+	RETURN clean;
+END
+$$;
+COMMENT ON FUNCTION homing._clean_up_lost() IS
+	'removes the subscriptions and slots of lost regions from this region; true when none is left';
+
+CREATE FUNCTION homing._has_lost_streams() RETURNS boolean
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT EXISTS (
+		SELECT FROM homing.local_region l JOIN homing.member m ON m.status = 'lost' AND m.region_id <> l.region_id
+		WHERE l.fenced IS NULL
+			AND (EXISTS (SELECT FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+						 WHERE s.subname = homing._stream_name(m.region_id, l.region_id)
+							AND d.datname = current_database())
+				OR EXISTS (SELECT FROM pg_replication_slots s
+						   WHERE s.slot_name = homing._stream_name(l.region_id, m.region_id))))
+$$;
+
+-- --- the flows ---------------------------------------------------------------------------------------
+
+-- The region's newest incarnation of that name.
+CREATE FUNCTION homing._member_id(map jsonb, region text) RETURNS int2
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT max((m->>'id')::int2) FROM jsonb_array_elements(map->'members') m WHERE m->>'name' = region
+$$;
+
+CREATE FUNCTION homing._member_name(map jsonb, id int2) RETURNS text
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT m->>'name' FROM jsonb_array_elements(map->'members') m WHERE (m->>'id')::int2 = id
+$$;
+
+-- The members of a map that are not lost, ascending.
+CREATE FUNCTION homing._living(map jsonb) RETURNS int2[]
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce(array_agg((m->>'id')::int2 ORDER BY (m->>'id')::int2), '{}')
+	FROM jsonb_array_elements(map->'members') m WHERE m->>'status' <> 'lost'
+$$;
+
+-- The region's SERVER and the cluster administrator's USER MAPPING as a connection string.
+CREATE FUNCTION homing._region_conninfo(region text) RETURNS text
+STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	administrator CONSTANT name := (SELECT admin FROM homing.local_region);
+	server oid;
+	options text[];
+	found_user text[];
+BEGIN
+	SELECT s.oid, s.srvoptions INTO server, options FROM pg_foreign_server s WHERE s.srvname = region;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'server "%" does not exist', region
+			USING ERRCODE = 'undefined_object', DETAIL = 'Every region of the cluster is reached through a server of its name.';
+	END IF;
+	SELECT u.umoptions INTO found_user FROM pg_user_mapping u LEFT JOIN pg_roles r ON r.oid = u.umuser
+	WHERE u.umserver = server AND (u.umuser = 0 OR r.rolname = administrator)
+	ORDER BY u.umuser = 0 LIMIT 1;
+	options := coalesce(options, '{}') || coalesce(found_user, '{}');
+	RETURN (SELECT string_agg(format('%s=''%s''', o.option_name,
+				replace(replace(o.option_value, E'\\', E'\\\\'), '''', E'\\''')), ' ')
+			FROM (SELECT * FROM pg_options_to_table(options)
+				  UNION ALL
+				  SELECT 'user', administrator
+				  WHERE NOT EXISTS (SELECT FROM pg_options_to_table(options) WHERE option_name = 'user')) o
+			WHERE o.option_name <> 'password_required');
+END
+$$;
+
+-- Opens sessions with a survivor: one holds its change lock, the other does the steps, each committed.
+CREATE FUNCTION homing._open_survivor(id int2, region text, purpose text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	session text;
+	failure text;
+	state text;
+BEGIN
+	FOREACH session IN ARRAY ARRAY['lock ' || id, 'step ' || id] LOOP
+		PERFORM homing._peer_open(session, homing._region_conninfo(region));
+		PERFORM homing._peer_query(session, 'SET lock_timeout = ''10s''');
+	END LOOP;
+	PERFORM homing._peer_query('lock ' || id, 'BEGIN');
+	PERFORM homing._peer_query('lock ' || id, 'SELECT homing._lock_change()');
+EXCEPTION WHEN sqlclient_unable_to_establish_sqlconnection OR connection_failure THEN
+	GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, state = RETURNED_SQLSTATE;
+	RAISE EXCEPTION 'cannot %: region "%" cannot be reached', purpose, region
+		USING ERRCODE = 'sqlclient_unable_to_establish_sqlconnection', DETAIL = failure,
+			HINT = format('Every region that is not lost must agree. If "%s" is gone as well, declare both lost at once: homing.declare_lost(ARRAY[..., %L], force => true).', region, region);
+END
+$$;
+
+-- Declares regions lost: their homes pass to their heirs at every survivor.
+--
+--  1. Sessions with every survivor, ourselves included, each holding the survivor's change lock; so one
+--     declaration, join or home_table runs at a time. All survivors get the newest map there is; if it
+--     already has the loss, only 6 is left to do.
+--  2. Every survivor stops applying from the lost regions and waits until its apply worker is gone.
+--  3. Every survivor tells how far it applied. The positions must be equal: a survivor that missed the
+--     tail would serve keys whose last writes it does not have. If not, all is undone.
+--  4. The new map: epoch + 1, the regions lost, their final positions, the survivors.
+--  5. Every survivor adopts it, and serves.
+--  6. Every survivor removes the subscriptions from, and the slots of, the lost regions.
+--
+-- A crash between 2 and 5 leaves subscriptions disabled; the next declaration, from any survivor,
+-- continues. One after the first adoption in 5 is finished by the workers. The lost regions are told
+-- by the workers too.
+CREATE FUNCTION homing.declare_lost(regions text[], force boolean DEFAULT false, reason text DEFAULT NULL)
+RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+	here homing.local_region;
+	purpose text;
+	newest jsonb;
+	heard jsonb;
+	name text;
+	targets int2[];
+	already text[] := '{}';
+	survivors int2[];
+	opened int2[] := '{}';
+	maps jsonb := '{}';
+	survivor int2;
+	target int2;
+	position pg_lsn;
+	finals jsonb := '{}';
+	where_stopped text;
+	deciding int;
+	message text;
+BEGIN
+	SELECT * INTO here FROM homing.local_region;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'this database is not a region of a cluster' USING ERRCODE = 'object_not_in_prerequisite_state';
+	END IF;
+	IF here.fenced IS NOT NULL THEN
+		RAISE EXCEPTION 'this region is fenced: %', here.fenced
+			USING ERRCODE = 'read_only_sql_transaction', HINT = 'Declare the loss at a region that serves.';
+	END IF;
+	IF coalesce(cardinality(regions), 0) = 0 OR array_position(regions, NULL) IS NOT NULL THEN
+		RAISE EXCEPTION 'the name of the lost region must be given' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	newest := homing._map();
+	FOREACH name IN ARRAY regions LOOP
+		target := homing._member_id(newest, name);
+		IF target IS NULL THEN
+			RAISE EXCEPTION 'region "%" does not exist', name USING ERRCODE = 'invalid_parameter_value',
+				HINT = 'homing.regions lists the regions.';
+		END IF;
+		IF target = here.region_id THEN
+			RAISE EXCEPTION 'a region cannot declare itself lost' USING ERRCODE = 'invalid_parameter_value',
+				HINT = 'Call homing.declare_lost at a region that goes on.';
+		END IF;
+	END LOOP;
+	purpose := format('declare region %s lost', (SELECT string_agg(format('"%s"', r), ', ') FROM unnest(regions) r));
+	IF force IS NOT TRUE THEN
+		RAISE EXCEPTION 'cannot % without force', purpose USING ERRCODE = 'object_not_in_prerequisite_state',
+			HINT = 'Make sure that the region is stopped and stays so, then pass force => true: it is your word for that.';
+	END IF;
+	-- The steps run in sessions of their own: they would wait for this transaction's locks for ever, and it
+	-- must see what they committed.
+	IF current_setting('transaction_isolation') <> 'read committed' THEN
+		RAISE EXCEPTION 'cannot % in a transaction of isolation level %', purpose, upper(current_setting('transaction_isolation'))
+			USING ERRCODE = 'active_sql_transaction';
+	END IF;
+	IF pg_current_xact_id_if_assigned() IS NOT NULL THEN
+		RAISE EXCEPTION 'cannot % in a transaction that has written', purpose USING ERRCODE = 'active_sql_transaction';
+	END IF;
+
+	-- 1. Sessions, and the newest map. A newer map may name survivors that we did not know.
+	LOOP
+		SELECT coalesce(array_agg(DISTINCT homing._member_id(newest, r)), '{}') INTO targets
+		FROM unnest(regions) r WHERE homing._member_id(newest, r) = ANY (homing._living(newest));
+		SELECT array_agg(s ORDER BY s) INTO survivors FROM unnest(homing._living(newest)) s WHERE s <> ALL (targets);
+		IF here.region_id <> ALL (survivors) THEN
+			RAISE EXCEPTION 'this region was declared lost' USING ERRCODE = 'read_only_sql_transaction';
+		END IF;
+		EXIT WHEN opened @> survivors;
+		FOREACH survivor IN ARRAY survivors LOOP
+			CONTINUE WHEN survivor = ANY (opened);
+			name := homing._member_name(newest, survivor);
+			PERFORM homing._open_survivor(survivor, name, purpose);
+			opened := opened || survivor;
+			SELECT q[1]::jsonb INTO heard FROM homing._peer_query('step ' || survivor,
+				'SELECT homing._map() FROM homing.local_region WHERE region_id = $1 AND cluster_id = $2 AND fenced IS NULL',
+				survivor::text, here.cluster_id::text) q;
+			IF heard IS NULL THEN
+				RAISE EXCEPTION 'cannot %: region "%" is fenced', purpose, name
+					USING ERRCODE = 'object_not_in_prerequisite_state',
+						HINT = format('If "%s" shall not come back, declare both lost at once.', name);
+			END IF;
+			maps := maps || jsonb_build_object(survivor::text, heard);
+		END LOOP;
+		SELECT m.value INTO newest FROM jsonb_each(maps) m ORDER BY (m.value->>'epoch')::bigint DESC LIMIT 1;
+	END LOOP;
+	FOREACH survivor IN ARRAY survivors LOOP
+		heard := maps->(survivor::text);
+		IF homing._map_digest(heard) <> homing._map_digest(newest) THEN
+			PERFORM homing._peer_query('step ' || survivor, 'SELECT homing._adopt_map($1::jsonb)', newest::text);
+		END IF;
+	END LOOP;
+
+	SELECT coalesce(array_agg(r), '{}') INTO already FROM unnest(regions) r
+	WHERE homing._member_id(newest, r) <> ALL (targets);
+	IF cardinality(already) > 0 THEN
+		RAISE NOTICE 'region % is already lost', (SELECT string_agg(format('"%s"', r), ', ') FROM unnest(already) r);
+	END IF;
+
+	IF cardinality(targets) > 0 THEN
+		BEGIN
+			-- 2. What has arrived is applied, then nothing more is taken.
+			FOREACH target IN ARRAY targets LOOP
+				FOREACH survivor IN ARRAY survivors LOOP
+					PERFORM homing._peer_query('step ' || survivor, 'SELECT homing._drain_lost($1)', target::text);
+				END LOOP;
+			END LOOP;
+			FOREACH target IN ARRAY targets LOOP
+				FOREACH survivor IN ARRAY survivors LOOP
+					PERFORM homing._peer_query('step ' || survivor, 'SELECT homing._stop_applying($1)', target::text);
+				END LOOP;
+			END LOOP;
+
+			-- 3.
+			FOREACH target IN ARRAY targets LOOP
+				name := homing._member_name(newest, target);
+				where_stopped := NULL;
+				FOREACH survivor IN ARRAY survivors LOOP
+					SELECT q[1]::pg_lsn INTO position FROM homing._peer_query('step ' || survivor,
+						'SELECT homing._stopped_at($1)', target::text) q;
+					where_stopped := concat_ws(', ', where_stopped,
+						format('"%s" at %s', homing._member_name(newest, survivor), position));
+					IF finals ? target::text AND (finals->>(target::text))::pg_lsn <> position THEN
+						message := where_stopped;
+					END IF;
+					finals := jsonb_build_object(target::text, position) || finals;
+				END LOOP;
+				IF message IS NOT NULL THEN
+					RAISE EXCEPTION 'cannot declare region "%" lost: the surviving regions have not received the same changes from it', name
+						USING ERRCODE = 'object_not_in_prerequisite_state',
+							DETAIL = format('Applied up to: %s.', where_stopped),
+							HINT = 'If the region still runs, stop it and try again. Passing on its last changes from one survivor to another is not available yet: start the region again to let the others catch up.';
+				END IF;
+			END LOOP;
+
+			-- 4.
+			newest := jsonb_set(newest, '{epoch}', to_jsonb((newest->>'epoch')::bigint + 1));
+			newest := jsonb_set(newest, '{members}', (
+				SELECT jsonb_agg(CASE WHEN (m->>'id')::int2 = ANY (targets)
+					THEN m || jsonb_build_object('status', 'lost', 'spread', to_jsonb(survivors),
+						'final_lsn', finals->(m->>'id'), 'lost_epoch', newest->'epoch')
+					ELSE m END ORDER BY (m->>'id')::int2)
+				FROM jsonb_array_elements(newest->'members') m));
+			newest := newest || jsonb_build_object('events', (
+				SELECT jsonb_agg(jsonb_build_object('at', clock_timestamp(), 'epoch', newest->'epoch', 'kind', 'declare_lost',
+					'region', homing._member_name(newest, t), 'actor', session_user, 'reason', reason))
+				FROM unnest(targets) t));
+
+			-- 5. Here first: what is decided is then durable where the operator is.
+			SELECT q[1]::int INTO deciding FROM homing._peer_query('step ' || here.region_id, 'SELECT pg_backend_pid()') q;
+			PERFORM homing._peer_query('step ' || here.region_id, 'SELECT homing._adopt_map($1::jsonb)', newest::text);
+		EXCEPTION WHEN query_canceled OR OTHERS THEN
+			-- The first adoption decides. Interrupted, it may yet commit: it is over when its session is.
+			IF deciding IS NULL OR pg_terminate_backend(deciding, 5000)
+				AND NOT EXISTS (SELECT FROM homing.member m WHERE m.region_id = ANY (targets) AND m.status = 'lost') THEN
+				PERFORM homing._resume_all(survivors, targets);
+			END IF;
+			RAISE;
+		END;
+		FOREACH survivor IN ARRAY survivors LOOP
+			CONTINUE WHEN survivor = here.region_id;
+			BEGIN
+				PERFORM homing._peer_query('step ' || survivor, 'SELECT homing._adopt_map($1::jsonb)', newest::text);
+			EXCEPTION WHEN OTHERS THEN
+				RAISE WARNING 'region "%" could not be told: %', homing._member_name(newest, survivor), SQLERRM
+					USING HINT = 'Its worker learns of the loss as soon as it reaches another region.';
+			END;
+		END LOOP;
+	END IF;
+
+	-- 6.
+	FOREACH survivor IN ARRAY survivors LOOP
+		BEGIN
+			PERFORM homing._peer_query('step ' || survivor, 'SELECT homing._clean_up_lost()');
+		EXCEPTION WHEN OTHERS THEN
+			RAISE WARNING 'slots and subscriptions of the lost region are still at region "%": %',
+				homing._member_name(newest, survivor), SQLERRM
+				USING HINT = 'Its worker removes them.';
+		END;
+	END LOOP;
+	FOREACH survivor IN ARRAY opened LOOP
+		PERFORM homing._peer_close('step ' || survivor);
+		PERFORM homing._peer_close('lock ' || survivor);
+	END LOOP;
+	RETURN homing._loss(newest, regions);
+END
+$$;
+COMMENT ON FUNCTION homing.declare_lost(text[], boolean, text) IS
+	'declares several regions lost at once; see declare_lost(text, boolean, text)';
+
+CREATE FUNCTION homing.declare_lost(region text, force boolean DEFAULT false, reason text DEFAULT NULL)
+RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN homing.declare_lost(ARRAY[region], force, reason);
+END
+$$;
+COMMENT ON FUNCTION homing.declare_lost(text, boolean, text) IS
+	'declares a stopped region lost: its homes pass to its heirs at every other region. force is the operator''s word that the region is stopped. Fails with 08001 when another region cannot be reached, with 55000 when the survivors have not received the same changes from it';
+
+-- Sessions may be gone with the failure that brought us here: new ones.
+CREATE FUNCTION homing._resume_all(survivors int2[], targets int2[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	survivor int2;
+	target int2;
+	name text;
+BEGIN
+	FOREACH survivor IN ARRAY survivors LOOP
+		SELECT m.name INTO name FROM homing.member m WHERE m.region_id = survivor;
+		BEGIN
+			PERFORM homing._peer_open('resume ' || survivor, homing._region_conninfo(name));
+			FOREACH target IN ARRAY targets LOOP
+				PERFORM homing._peer_query('resume ' || survivor, 'SELECT homing._resume_applying($1)', target::text);
+			END LOOP;
+			PERFORM homing._peer_close('resume ' || survivor);
+		EXCEPTION WHEN OTHERS THEN
+			RAISE WARNING 'region "%" could not be told to resume replication: %', name, SQLERRM
+				USING HINT = 'Call homing.declare_lost again when the region can be reached.';
+		END;
+	END LOOP;
+END
+$$;
+
+CREATE FUNCTION homing._loss(map jsonb, regions text[]) RETURNS jsonb
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT jsonb_build_object('epoch', map->'epoch',
+		'lost', (SELECT jsonb_agg(jsonb_build_object('region', m->'name', 'epoch', m->'lost_epoch',
+					'final_lsn', m->'final_lsn') ORDER BY (m->>'id')::int2)
+				 FROM jsonb_array_elements(map->'members') m
+				 WHERE m->>'status' = 'lost' AND m->>'name' = ANY (regions)),
+		'survivors', (SELECT jsonb_agg(homing._member_name(map, s) ORDER BY s) FROM unnest(homing._living(map)) s))
+$$;
+
+-- Sets who takes over a region's homes, at all regions in one two-step commit.
+CREATE FUNCTION homing.set_heirs(region text, heirs text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+	here homing.local_region;
+	map jsonb := homing._map();
+	of_region int2;
+	ids int2[] := '{}';
+	heir text;
+	id int2;
+	name text;
+	session text;
+	heard record;
+BEGIN
+	SELECT * INTO here FROM homing.local_region;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'this database is not a region of a cluster' USING ERRCODE = 'object_not_in_prerequisite_state';
+	END IF;
+	IF here.fenced IS NOT NULL THEN
+		RAISE EXCEPTION 'this region is fenced: %', here.fenced USING ERRCODE = 'read_only_sql_transaction';
+	END IF;
+	of_region := homing._member_id(map, region);
+	IF of_region IS NULL THEN
+		RAISE EXCEPTION 'region "%" does not exist', region USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'homing.regions lists the regions.';
+	END IF;
+	IF of_region <> ALL (homing._living(map)) THEN
+		RAISE EXCEPTION 'region "%" is lost: its heirs have taken over', region
+			USING ERRCODE = 'object_not_in_prerequisite_state';
+	END IF;
+	FOREACH heir IN ARRAY coalesce(heirs, '{}') LOOP
+		id := homing._member_id(map, heir);
+		IF id IS NULL THEN
+			RAISE EXCEPTION 'region "%" does not exist', heir USING ERRCODE = 'invalid_parameter_value',
+				HINT = 'homing.regions lists the regions.';
+		END IF;
+		IF id = of_region THEN
+			RAISE EXCEPTION 'region "%" cannot be its own heir', heir USING ERRCODE = 'invalid_parameter_value';
+		END IF;
+		IF id <> ALL (homing._living(map)) THEN
+			RAISE EXCEPTION 'region "%" is lost and cannot be an heir', heir USING ERRCODE = 'invalid_parameter_value';
+		END IF;
+		IF id = ANY (ids) THEN
+			RAISE EXCEPTION 'region "%" is named twice', heir USING ERRCODE = 'invalid_parameter_value';
+		END IF;
+		ids := ids || id;
+	END LOOP;
+
+	-- Locks in the order of region ids, ours in its place.
+	FOREACH id IN ARRAY homing._living(map) LOOP
+		session := 'region ' || lpad(id::text, 5, '0');
+		IF id = here.region_id THEN
+			PERFORM homing._lock_change();
+			CONTINUE;
+		END IF;
+		name := homing._member_name(map, id);
+		PERFORM homing._peer_open(session, homing._region_conninfo(name));
+		PERFORM homing._peer_query(session, 'SET lock_timeout = ''10s''');
+		PERFORM homing._peer_follow(session);
+		PERFORM homing._peer_query(session, 'SELECT homing._lock_change()');
+	END LOOP;
+
+	map := homing._map();
+	FOREACH id IN ARRAY homing._living(map) LOOP
+		CONTINUE WHEN id = here.region_id;
+		session := 'region ' || lpad(id::text, 5, '0');
+		SELECT q[1]::bigint AS digest INTO heard
+		FROM homing._peer_query(session, 'SELECT homing._map_digest()') q;
+		IF heard.digest IS DISTINCT FROM homing._map_digest(map) THEN
+			RAISE EXCEPTION 'the cluster map at region "%" is not the one here', homing._member_name(map, id)
+				USING ERRCODE = 'serialization_failure', HINT = 'Regions tell each other within a moment: try again.';
+		END IF;
+	END LOOP;
+
+	map := jsonb_set(map, '{epoch}', to_jsonb((map->>'epoch')::bigint + 1));
+	map := jsonb_set(map, '{members}', (
+		SELECT jsonb_agg(CASE WHEN (m->>'id')::int2 = of_region THEN m || jsonb_build_object('heirs', to_jsonb(ids)) ELSE m END
+			ORDER BY (m->>'id')::int2)
+		FROM jsonb_array_elements(map->'members') m));
+	map := map || jsonb_build_object('events', jsonb_build_array(jsonb_build_object(
+		'at', clock_timestamp(), 'epoch', map->'epoch', 'kind', 'set_heirs', 'region', region, 'actor', session_user,
+		'reason', 'heirs: ' || coalesce(nullif(array_to_string(heirs, ', '), ''), 'all survivors, evenly'))));
+	FOREACH id IN ARRAY homing._living(map) LOOP
+		CONTINUE WHEN id = here.region_id;
+		PERFORM homing._peer_query('region ' || lpad(id::text, 5, '0'), 'SELECT homing._adopt_map($1::jsonb)', map::text);
+	END LOOP;
+	PERFORM homing._adopt_map(map);
+END
+$$;
+COMMENT ON FUNCTION homing.set_heirs(text, text[]) IS
+	'sets who takes over the homes of a region, in order of preference; an empty array spreads them evenly over the survivors';
+
+-- --- the worker --------------------------------------------------------------------------------------
+
+CREATE FUNCTION homing._start_worker() RETURNS void
+STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'homing_start_worker';
+COMMENT ON FUNCTION homing._start_worker() IS
+	'starts the worker of this database when the transaction commits';
+
+CREATE FUNCTION homing._peer_seen(OUT region_id int2, OUT last_seen timestamptz, OUT epoch bigint, OUT fenced boolean)
+RETURNS SETOF record
+STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_peer_seen';
+COMMENT ON FUNCTION homing._peer_seen() IS
+	'what the worker last heard from each peer; kept in shared memory, so empty after a restart';

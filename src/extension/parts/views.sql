@@ -1,0 +1,80 @@
+-- Public views. Plain names instead of ids; readable by everyone (see privileges).
+
+CREATE VIEW homing.regions AS
+WITH owned AS (
+	SELECT homing._owner(k.keyspace_id, h) AS region_id, count(*) AS homes
+	FROM homing.keyspace k CROSS JOIN LATERAL generate_series(0, k.homes - 1) h
+	GROUP BY 1
+), stream AS (
+	SELECT m.region_id, s.active_pid,
+		CASE WHEN NOT pg_is_in_recovery() THEN
+			greatest(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), s.confirmed_flush_lsn), 0)::bigint END AS bytes
+	FROM homing.local_region l CROSS JOIN homing.member m
+	JOIN pg_replication_slots s ON s.slot_name = homing._stream_name(l.region_id, m.region_id)
+)
+SELECT m.name, m.status,
+	CASE WHEN m.region_id = l.region_id THEN c.epoch ELSE p.epoch END AS epoch,
+	coalesce(o.homes, 0) AS homes,
+	CASE WHEN r.state = 'streaming' THEN coalesce(r.replay_lag, interval '0') END AS replay_lag,
+	s.bytes AS replay_lag_bytes,
+	CASE WHEN m.region_id = l.region_id THEN clock_timestamp() ELSE p.last_seen END AS last_seen,
+	CASE WHEN m.region_id = l.region_id THEN l.fenced IS NOT NULL ELSE p.fenced END AS fenced
+FROM homing.local_region l
+CROSS JOIN homing.cluster_map c
+-- A region that came back is a new member of the old name: the newest counts.
+CROSS JOIN (SELECT DISTINCT ON (name) * FROM homing.member ORDER BY name, region_id DESC) m
+LEFT JOIN owned o ON o.region_id = m.region_id
+LEFT JOIN homing._peer_seen() p ON p.region_id = m.region_id
+LEFT JOIN stream s ON s.region_id = m.region_id
+LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid
+ORDER BY m.region_id;
+COMMENT ON VIEW homing.regions IS 'regions of the cluster as this region knows them';
+COMMENT ON COLUMN homing.regions.name IS 'name of the region, and of the SERVER that leads to it';
+COMMENT ON COLUMN homing.regions.status IS 'joining, active or lost';
+COMMENT ON COLUMN homing.regions.epoch IS 'version of the cluster map there, when last heard; NULL: not heard since this server started';
+COMMENT ON COLUMN homing.regions.homes IS 'homes it owns now, over all keyspaces';
+COMMENT ON COLUMN homing.regions.replay_lag IS 'time from our commit to its replay there (pg_stat_replication); NULL: here, not connected, or no permission';
+COMMENT ON COLUMN homing.regions.replay_lag_bytes IS 'WAL of this server that it has not confirmed yet, in bytes; NULL: here';
+COMMENT ON COLUMN homing.regions.last_seen IS 'when it last answered this region; NULL: not since this server started';
+COMMENT ON COLUMN homing.regions.fenced IS 'whether it refuses writes of homed tables, when last heard';
+
+CREATE VIEW homing.homes AS
+SELECT k.name AS keyspace, h AS home,
+	(SELECT m.name FROM homing.member m WHERE m.region_id = homing._owner(k.keyspace_id, h)) AS owner,
+	ARRAY(SELECT m.name
+		  FROM unnest(homing._heirs(k.keyspace_id, h)) WITH ORDINALITY AS heir(region_id, place)
+		  JOIN homing.member m USING (region_id)
+		  ORDER BY heir.place) AS heirs
+FROM homing.keyspace k CROSS JOIN LATERAL generate_series(0, k.homes - 1) h
+ORDER BY k.keyspace_id, h;
+COMMENT ON VIEW homing.homes IS 'homes of every keyspace: who owns them, who takes over';
+COMMENT ON COLUMN homing.homes.keyspace IS 'name of the keyspace that co-located tables share';
+COMMENT ON COLUMN homing.homes.home IS 'number of the home, from 0';
+COMMENT ON COLUMN homing.homes.owner IS 'region that executes the writes of the home; NULL: all its heirs are lost too';
+COMMENT ON COLUMN homing.homes.heirs IS 'regions that take over when the owner is lost, first one first';
+
+CREATE VIEW homing.tables AS
+SELECT t.relid::regclass AS table_name, a.attname AS key_column, k.name AS keyspace, k.placement, k.homes,
+	CASE WHEN x.table_id IS NULL THEN 'preparing' ELSE 'active' END AS state
+FROM homing.homed_table t
+JOIN homing.keyspace k USING (keyspace_id)
+LEFT JOIN pg_attribute a ON a.attrelid = t.relid AND a.attnum = t.key_attnum
+LEFT JOIN homing.activation x USING (table_id)
+ORDER BY t.table_id;
+COMMENT ON VIEW homing.tables IS 'homed tables';
+COMMENT ON COLUMN homing.tables.table_name IS 'the table; the root of a partitioned table';
+COMMENT ON COLUMN homing.tables.key_column IS 'column whose value decides a row''s home';
+COMMENT ON COLUMN homing.tables.keyspace IS 'name of the keyspace that co-located tables share';
+COMMENT ON COLUMN homing.tables.placement IS 'hash: keys spread over the homes; region: one region owns all keys';
+COMMENT ON COLUMN homing.tables.homes IS 'number of homes in the keyspace';
+COMMENT ON COLUMN homing.tables.state IS 'active, or preparing until every region has the table: writes wait for that';
+
+CREATE VIEW homing.events AS
+SELECT at, epoch, kind, region, actor, reason FROM homing.event ORDER BY at, event_id;
+COMMENT ON VIEW homing.events IS 'changes of ownership and membership, as this region saw them';
+COMMENT ON COLUMN homing.events.at IS 'when it happened, by the clock of the region where it was started';
+COMMENT ON COLUMN homing.events.epoch IS 'version of the cluster map from then on';
+COMMENT ON COLUMN homing.events.kind IS 'what happened, named as the function that does it';
+COMMENT ON COLUMN homing.events.region IS 'region it is about';
+COMMENT ON COLUMN homing.events.actor IS 'role that asked for it';
+COMMENT ON COLUMN homing.events.reason IS 'why, as the actor said, or what changed';

@@ -1,0 +1,499 @@
+#include "core/key_hash.hpp"
+#include "pg/catalog.hpp"
+
+#include <memory>
+#include <vector>
+
+extern "C" {
+#include "access/attnum.h"
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/partition.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "commands/trigger.h"
+#include "foreign/foreign.h"
+#include "port/atomics.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/pg_lsn.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+}
+
+namespace homing::pg {
+
+namespace {
+
+// Shared by all databases of the server: a change in one makes the others read anew, which is rare.
+struct SharedGeneration {
+	pg_atomic_uint64 catalog;
+	pg_atomic_uint64 assignments;
+};
+
+SharedGeneration *shared = nullptr;
+shmem_request_hook_type next_shmem_request = nullptr;
+shmem_startup_hook_type next_shmem_startup = nullptr;
+
+// What this transaction will announce when it has committed.
+bool catalog_changed = false;
+bool assignments_changed = false;
+
+// The cache, and whether it may be used.
+std::unique_ptr<Catalog> cached;  // empty while valid: no region here
+bool cache_valid = false;
+uint64 cache_generation = 0;
+std::vector<Oid> *watched_relations = nullptr;
+
+void RequestShmem()
+{
+	if (next_shmem_request != nullptr)
+		next_shmem_request();
+	RequestAddinShmemSpace(MAXALIGN(sizeof(SharedGeneration)));
+}
+
+void StartShmem()
+{
+	if (next_shmem_startup != nullptr)
+		next_shmem_startup();
+	bool found;
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	shared = static_cast<SharedGeneration *>(
+		ShmemInitStruct("pg_homing generation", sizeof(SharedGeneration), &found));
+	if (!found) {
+		pg_atomic_init_u64(&shared->catalog, 1);
+		pg_atomic_init_u64(&shared->assignments, 1);
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+void OnTransactionEnd(XactEvent event, void *)
+{
+	switch (event) {
+	case XACT_EVENT_COMMIT:
+		// The commit is visible, the locks are still held: see the head of catalog.hpp.
+		if (catalog_changed)
+			pg_atomic_fetch_add_u64(&shared->catalog, 1);
+		if (assignments_changed)
+			pg_atomic_fetch_add_u64(&shared->assignments, 1);
+		break;
+	case XACT_EVENT_ABORT:
+		if (catalog_changed)
+			cache_valid = false;
+		break;
+	case XACT_EVENT_PRE_PREPARE:
+		if (catalog_changed || assignments_changed)
+			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			                errmsg("cannot PREPARE a transaction that changed the cluster, a homed table or an "
+			                       "assignment")));
+		return;
+	default:
+		return;
+	}
+	catalog_changed = assignments_changed = false;
+}
+
+void OnSubTransactionEnd(SubXactEvent event, SubTransactionId, SubTransactionId, void *)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB && catalog_changed)
+		cache_valid = false;
+}
+
+void OnRelationChanged(Datum, Oid relid)
+{
+	if (!cache_valid)
+		return;
+	if (relid == InvalidOid) {
+		cache_valid = false;
+		return;
+	}
+	for (Oid watched : *watched_relations) {
+		if (watched == relid)
+			cache_valid = false;
+	}
+}
+
+// --- reading the tables: plain server code, palloc'd plain data ------------------------------------
+
+struct RawRow {
+	Datum values[16];
+	bool nulls[16];
+};
+
+struct RawTable {
+	Oid relid = InvalidOid;
+	RawRow *rows = nullptr;
+	int count = 0;
+};
+
+struct RawCatalog {
+	bool present = false;
+	RawTable local_region, cluster_map, member, keyspace, homed_table, activation;
+	Oid assignment = InvalidOid;
+	bool any_assignment = false;
+};
+
+Oid HomingRelation(const char *name)
+{
+	const Oid schema = get_namespace_oid("homing", true);
+	return OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
+}
+
+// Reads the named columns of a whole (small) table.
+void ReadTable(const char *name, std::initializer_list<const char *> columns, Snapshot snapshot, RawTable *table)
+{
+	table->relid = HomingRelation(name);
+	if (!OidIsValid(table->relid))
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("table homing.%s does not exist", name),
+		                errhint("The extension is damaged: drop and create it again.")));
+	Relation relation = table_open(table->relid, AccessShareLock);
+	TupleDesc desc = RelationGetDescr(relation);
+	AttrNumber attnums[16];
+	int ncolumns = 0;
+	for (const char *column : columns)
+		attnums[ncolumns++] = get_attnum(table->relid, column);
+
+	int capacity = 16;
+	table->rows = static_cast<RawRow *>(palloc(capacity * sizeof(RawRow)));
+	TableScanDesc scan = table_beginscan(relation, snapshot, 0, nullptr);
+	HeapTuple tuple;
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != nullptr) {
+		if (table->count == capacity) {
+			capacity *= 2;
+			table->rows = static_cast<RawRow *>(repalloc(table->rows, capacity * sizeof(RawRow)));
+		}
+		RawRow *row = &table->rows[table->count++];
+		for (int i = 0; i < ncolumns; ++i) {
+			Datum value = heap_getattr(tuple, attnums[i], desc, &row->nulls[i]);
+			Form_pg_attribute attribute = TupleDescAttr(desc, attnums[i] - 1);
+			row->values[i] =
+				row->nulls[i] ? value : datumCopy(value, attribute->attbyval, attribute->attlen);
+		}
+	}
+	table_endscan(scan);
+	table_close(relation, AccessShareLock);
+}
+
+bool AnyRow(Oid relid, Snapshot snapshot)
+{
+	Relation relation = table_open(relid, AccessShareLock);
+	TableScanDesc scan = table_beginscan(relation, snapshot, 0, nullptr);
+	const bool any = heap_getnext(scan, ForwardScanDirection) != nullptr;
+	table_endscan(scan);
+	table_close(relation, AccessShareLock);
+	return any;
+}
+
+void ReadRaw(RawCatalog *raw)
+{
+	if (!OidIsValid(get_extension_oid("pg_homing", true)) || creating_extension ||
+	    !OidIsValid(HomingRelation("local_region")))
+		return;
+
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ReadTable("local_region", {"region_id", "fenced"}, snapshot, &raw->local_region);
+	raw->present = raw->local_region.count > 0;
+	if (raw->present) {
+		ReadTable("cluster_map", {"epoch"}, snapshot, &raw->cluster_map);
+		ReadTable("member", {"region_id", "name", "status", "heirs", "spread"}, snapshot, &raw->member);
+		ReadTable("keyspace", {"keyspace_id", "recorded_owners"}, snapshot, &raw->keyspace);
+		ReadTable("homed_table", {"table_id", "relid", "keyspace_id", "key_attnum"}, snapshot,
+		          &raw->homed_table);
+		ReadTable("activation", {"table_id"}, snapshot, &raw->activation);
+		raw->assignment = HomingRelation("assignment");
+		raw->any_assignment = AnyRow(raw->assignment, snapshot);
+	}
+	UnregisterSnapshot(snapshot);
+}
+
+// --- plain data → C++ --------------------------------------------------------------------------------
+
+std::string Text(Datum value)
+{
+	return PgCall([&] { return text_to_cstring(DatumGetTextPP(value)); });
+}
+
+std::vector<core::RegionId> Regions(Datum value)
+{
+	struct {
+		Datum *elements;
+		bool *nulls;
+		int count;
+	} array{};
+	PgCall([&] {
+		deconstruct_array(DatumGetArrayTypeP(value), INT2OID, sizeof(int16), true, TYPALIGN_SHORT,
+		                  &array.elements, &array.nulls, &array.count);
+	});
+	std::vector<core::RegionId> ids;
+	for (int i = 0; i < array.count; ++i)
+		ids.emplace_back(DatumGetInt16(array.elements[i]));
+	return ids;
+}
+
+core::RegionStatus Status(const std::string &name)
+{
+	if (name == "active")
+		return core::RegionStatus::kActive;
+	if (name == "lost")
+		return core::RegionStatus::kLost;
+	return core::RegionStatus::kJoining;
+}
+
+std::unique_ptr<Catalog> Build(const RawCatalog &raw)
+{
+	if (!raw.present)
+		return nullptr;
+
+	std::vector<core::Region> regions;
+	for (int i = 0; i < raw.member.count; ++i) {
+		const RawRow &row = raw.member.rows[i];
+		regions.push_back({core::RegionId(DatumGetInt16(row.values[0])), Text(row.values[1]),
+		                   Status(Text(row.values[2])), Regions(row.values[3]), Regions(row.values[4])});
+	}
+	std::vector<core::Keyspace> keyspaces;
+	for (int i = 0; i < raw.keyspace.count; ++i) {
+		const RawRow &row = raw.keyspace.rows[i];
+		keyspaces.push_back(
+			{core::KeyspaceId(DatumGetInt32(row.values[0])), Regions(row.values[1]), raw.any_assignment});
+	}
+	const auto &here = raw.local_region.rows[0];
+	const core::Epoch epoch(raw.cluster_map.count > 0 ? DatumGetInt64(raw.cluster_map.rows[0].values[0]) : 0);
+
+	auto catalog = std::unique_ptr<Catalog>(
+		new Catalog{core::HomeMap(epoch, core::RegionId(DatumGetInt16(here.values[0])), std::move(regions),
+	                              std::move(keyspaces)),
+	                here.nulls[1] ? std::string() : Text(here.values[1]),
+	                {}});
+	if (catalog->fenced.empty() && catalog->map.HereIsLost())
+		catalog->fenced = "this region was declared lost";
+
+	for (int i = 0; i < raw.homed_table.count; ++i) {
+		const RawRow &row = raw.homed_table.rows[i];
+		HomedTable table;
+		table.relid = DatumGetObjectId(row.values[1]);
+		table.keyspace = core::KeyspaceId(DatumGetInt32(row.values[2]));
+		table.key_attnum = DatumGetInt16(row.values[3]);
+		const Oid column_type =
+			PgCall([&] { return get_atttype(table.relid, table.key_attnum); });
+		if (!OidIsValid(column_type))
+			continue;  // the table was dropped with local_ddl
+		table.key_type = PgCall([&] { return getBaseType(column_type); });
+		for (int j = 0; j < raw.activation.count; ++j) {
+			if (DatumGetInt64(raw.activation.rows[j].values[0]) == DatumGetInt64(row.values[0]))
+				table.active = true;
+		}
+		catalog->tables.emplace(table.relid, table);
+	}
+	return catalog;
+}
+
+void Watch(const RawCatalog &raw)
+{
+	watched_relations->clear();
+	for (const RawTable *table : {&raw.local_region, &raw.cluster_map, &raw.member, &raw.keyspace,
+	                              &raw.homed_table, &raw.activation}) {
+		if (OidIsValid(table->relid))
+			watched_relations->push_back(table->relid);
+	}
+}
+
+void Refresh()
+{
+	// The counter before the snapshot: a change that raised it by now is in the snapshot.
+	const uint64 generation = pg_atomic_read_u64(&shared->catalog);
+	pg_memory_barrier();
+
+	RawCatalog raw;
+	MemoryContext scratch = PgCall([&] {
+		return AllocSetContextCreate(CurrentMemoryContext, "homing catalog", ALLOCSET_DEFAULT_SIZES);
+	});
+	MemoryContext old = MemoryContextSwitchTo(scratch);
+	try {
+		cache_valid = true;  // an invalidation that arrives while reading clears it again
+		PgCall([&] { ReadRaw(&raw); });
+		Watch(raw);
+		cached = Build(raw);
+	} catch (...) {
+		cache_valid = false;
+		MemoryContextSwitchTo(old);
+		throw;
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(scratch);
+	cache_generation = generation;
+}
+
+}  // namespace
+
+const HomedTable *Catalog::Find(Oid relid) const
+{
+	auto found = tables.find(relid);
+	if (found != tables.end())
+		return &found->second;
+	if (tables.empty() || !PgCall([&] { return get_rel_relispartition(relid); }))
+		return nullptr;
+
+	List *ancestors = PgCall([&] { return get_partition_ancestors(relid); });
+	ListCell *cell;
+	foreach (cell, ancestors) {
+		found = tables.find(lfirst_oid(cell));
+		if (found != tables.end())
+			return &found->second;
+	}
+	return nullptr;
+}
+
+const std::string &Catalog::RegionName(core::RegionId id) const
+{
+	static const std::string kUnknown = "unknown";
+	const core::Region *region = map.FindRegion(id);
+	return region != nullptr ? region->name : kUnknown;
+}
+
+void RegisterCatalog()
+{
+	watched_relations = new std::vector<Oid>;
+	next_shmem_request = shmem_request_hook;
+	shmem_request_hook = RequestShmem;
+	next_shmem_startup = shmem_startup_hook;
+	shmem_startup_hook = StartShmem;
+	RegisterXactCallback(OnTransactionEnd, nullptr);
+	RegisterSubXactCallback(OnSubTransactionEnd, nullptr);
+	CacheRegisterRelcacheCallback(OnRelationChanged, 0);
+}
+
+bool CatalogIsCurrent()
+{
+	return cache_valid && cache_generation == pg_atomic_read_u64(&shared->catalog);
+}
+
+const Catalog *CurrentCatalog()
+{
+	if (shared == nullptr)
+		return nullptr;
+	// An invalidation may arrive while the tables are read; then they are read again.
+	while (!CatalogIsCurrent())
+		Refresh();
+	return cached.get();
+}
+
+uint64 AssignmentGeneration()
+{
+	return pg_atomic_read_u64(&shared->assignments);
+}
+
+namespace {
+
+// The newest assignment of a key, or -1.
+int AssignedHome(core::KeyspaceId keyspace, const uint8 *key, Size size)
+{
+	static Oid relation_oid = InvalidOid, index_oid = InvalidOid;
+	if (!OidIsValid(relation_oid) || !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(index_oid))) {
+		relation_oid = HomingRelation("assignment");
+		index_oid = HomingRelation("assignment_pkey");
+	}
+
+	auto *bytes = static_cast<bytea *>(palloc(VARHDRSZ + size));
+	SET_VARSIZE(bytes, VARHDRSZ + size);
+	memcpy(VARDATA(bytes), key, size);
+
+	Relation relation = table_open(relation_oid, AccessShareLock);
+	Relation index = index_open(index_oid, AccessShareLock);
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData keys[2];
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(keyspace.value));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_BYTEAEQ, PointerGetDatum(bytes));
+
+	IndexScanDesc scan = index_beginscan(relation, index, snapshot, 2, 0);
+	index_rescan(scan, keys, 2, nullptr, 0);
+	TupleTableSlot *slot = table_slot_create(relation, nullptr);
+	int home = -1;
+	// Versions ascend in the index; the last one is the newest.
+	if (index_getnext_slot(scan, BackwardScanDirection, slot)) {
+		bool isnull;
+		home = DatumGetInt32(slot_getattr(slot, 4, &isnull));
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	index_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	index_close(index, AccessShareLock);
+	table_close(relation, AccessShareLock);
+	pfree(bytes);
+	return home;
+}
+
+}  // namespace
+
+core::HomeId HomeOfKey(const core::Keyspace &keyspace, const uint8 *key, Size size)
+{
+	if (keyspace.has_assignments) {
+		const int home = PgCall([&] { return AssignedHome(keyspace.id, key, size); });
+		if (home >= 0)
+			return core::HomeId(home);
+	}
+	return core::HomeOfHash(core::HashKey(key, size), static_cast<int32>(keyspace.recorded_owners.size()));
+}
+
+Oid RegionServer(const char *region_name)
+{
+	const Oid server = get_foreign_server_oid(region_name, true);
+	if (!OidIsValid(server))
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("server \"%s\" does not exist", region_name),
+		                errdetail("Every region of the cluster is reached through a server of its name."),
+		                errhint("Create it again: CREATE SERVER %s FOREIGN DATA WRAPPER homing OPTIONS (host "
+		                        "..., port ..., dbname ...).",
+		                        quote_identifier(region_name))));
+	return server;
+}
+
+extern "C" {
+
+PG_FUNCTION_INFO_V1(homing_changed);
+PG_FUNCTION_INFO_V1(homing_assignment_changed);
+
+// Row trigger, ENABLE ALWAYS, on the tables that the cache holds.
+PGDLLEXPORT Datum homing_changed(PG_FUNCTION_ARGS)
+{
+	catalog_changed = true;
+	cache_valid = false;
+	return PointerGetDatum(nullptr);
+}
+
+// Row trigger on homing.assignment. The cache holds only whether there is any row at all, so that a
+// stream of assignments does not make every session read the tables anew.
+PGDLLEXPORT Datum homing_assignment_changed(PG_FUNCTION_ARGS)
+{
+	assignments_changed = true;
+	if (!cache_valid || cached == nullptr) {
+		catalog_changed = true;
+		return PointerGetDatum(nullptr);
+	}
+	auto *trigger = reinterpret_cast<TriggerData *>(fcinfo->context);
+	bool isnull;
+	const int32 keyspace = DatumGetInt32(
+		heap_getattr(trigger->tg_trigtuple, 1, RelationGetDescr(trigger->tg_relation), &isnull));
+	const core::Keyspace *known = cached->map.FindKeyspace(core::KeyspaceId(keyspace));
+	if (known == nullptr || !known->has_assignments) {
+		catalog_changed = true;
+		cache_valid = false;
+	}
+	return PointerGetDatum(nullptr);
+}
+
+}  // extern "C"
+
+}  // namespace homing::pg

@@ -1,0 +1,60 @@
+// The extension's own tables, cached in the backend.
+//
+// The cache is valid while a shared generation counter stands still. Whoever changes one of the tables
+// raises the counter after its commit is visible and before its locks are released (a transaction
+// callback), so a writer that takes a home's lock after the change and then looks at the counter sees it.
+// The tables are read with a snapshot taken after the counter, never with the transaction's own.
+#pragma once
+
+#include <string>
+#include <unordered_map>
+
+#include "core/home_map.hpp"
+
+#include "pg/boundary.hpp"
+
+extern "C" {
+#include "access/attnum.h"
+}
+
+namespace homing::pg {
+
+struct HomedTable {
+	Oid relid = InvalidOid;
+	core::KeyspaceId keyspace;
+	AttrNumber key_attnum = 0;
+	Oid key_type = InvalidOid;  // base type when the column is of a domain
+	bool active = false;        // false: home_table has not reached every region yet
+};
+
+struct Catalog {
+	core::HomeMap map;
+	std::string fenced;  // why this region must not serve; empty: it may
+	std::unordered_map<Oid, HomedTable> tables;
+
+	// The homed table that a relation is, or is a partition of, at any depth; nullptr: not homed.
+	const HomedTable *Find(Oid relid) const;
+	const std::string &RegionName(core::RegionId id) const;
+};
+
+// Shared memory and callbacks; from _PG_init.
+void RegisterCatalog();
+
+// The current catalog; nullptr when this database is no region. Valid until the next call.
+// Throws ServerError.
+const Catalog *CurrentCatalog();
+
+// True when nothing changed since `CurrentCatalog` was last called. Cheap; no server calls.
+bool CatalogIsCurrent();
+
+// Rises with every committed change of an assignment.
+uint64 AssignmentGeneration();
+
+// The home of a key: its newest assignment, else its hash. Reads with a fresh snapshot.
+// Requires: the keyspace is in the catalog. Throws ServerError.
+core::HomeId HomeOfKey(const core::Keyspace &keyspace, const uint8 *key, Size size);
+
+// The server that stands for a region; raises when it was dropped. A plain server call.
+Oid RegionServer(const char *region_name);
+
+}  // namespace homing::pg

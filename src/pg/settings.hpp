@@ -1,0 +1,19 @@
+// The extension's settings (homing.*).
+#pragma once
+
+namespace homing::pg {
+
+struct Settings {
+	int connect_timeout_ms;
+	char *forward_settings;    // comma-separated names of settings that travel with a forwarded statement
+	char *forwarded_from;      // name of the region this session executes statements for; empty: a client's own
+	bool local_ddl;
+	int probe_interval_ms;
+};
+
+extern Settings settings;
+
+// Called once, from _PG_init.
+void DefineSettings();
+
+}  // namespace homing::pg

@@ -1,0 +1,23 @@
+// The table of contents: everything that hooks into the server is registered here.
+#include "rehome/launcher.hpp"
+
+#include "pg/catalog.hpp"
+#include "pg/settings.hpp"
+
+extern "C" {
+
+PG_MODULE_MAGIC;
+
+PGDLLEXPORT void _PG_init(void);
+
+void _PG_init(void)
+{
+	homing::pg::DefineSettings();
+	// Without shared memory there is no picture of the cluster to decide from: the guard refuses writes.
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	homing::pg::RegisterCatalog();
+	homing::rehome::RegisterLauncher();
+}
+
+}  // extern "C"

@@ -1,0 +1,303 @@
+#include "remote/connection.hpp"
+
+#include <algorithm>
+
+namespace homing::remote {
+
+namespace {
+
+using std::chrono::milliseconds;
+using Clock = std::chrono::steady_clock;
+
+constexpr milliseconds kForEver{-1};
+
+milliseconds Left(Clock::time_point deadline)
+{
+	auto left = std::chrono::duration_cast<milliseconds>(deadline - Clock::now());
+	return std::max(left, milliseconds{0});
+}
+
+std::string Trimmed(const char *text)
+{
+	std::string message = text;
+	while (!message.empty() && message.back() == '\n')
+		message.pop_back();
+	return message;
+}
+
+// Marks the conversation as unfinished while an exception may leave it.
+class Conversation {
+public:
+	explicit Conversation(bool &busy) : busy_(busy) { busy_ = true; }
+	void Finished() { busy_ = false; }
+
+private:
+	bool &busy_;
+};
+
+}  // namespace
+
+Connection::Connection(const ConnectionOptions &options, Waiter &waiter, milliseconds timeout)
+	: waiter_(waiter)
+{
+	std::vector<const char *> keywords, values;
+	for (const auto &[keyword, value] : options) {
+		keywords.push_back(keyword.c_str());
+		values.push_back(value.c_str());
+	}
+	keywords.push_back(nullptr);
+	values.push_back(nullptr);
+
+	conn_ = PQconnectStartParams(keywords.data(), values.data(), 0);
+	if (conn_ == nullptr)
+		throw std::bad_alloc();
+
+	try {
+		const auto deadline = Clock::now() + timeout;
+		PostgresPollingStatusType status = PGRES_POLLING_WRITING;
+		if (PQstatus(conn_) == CONNECTION_BAD)
+			status = PGRES_POLLING_FAILED;
+		while (status == PGRES_POLLING_READING || status == PGRES_POLLING_WRITING) {
+			const bool reading = status == PGRES_POLLING_READING;
+			if (!waiter_.Wait(PQsocket(conn_), reading, !reading, Left(deadline)))
+				throw CannotConnect("connection timed out after " + std::to_string(timeout.count()) + " ms");
+			status = PQconnectPoll(conn_);
+		}
+		if (status == PGRES_POLLING_FAILED)
+			throw CannotConnect(Trimmed(PQerrorMessage(conn_)));
+		if (PQsetnonblocking(conn_, 1) != 0)
+			throw CannotConnect(Trimmed(PQerrorMessage(conn_)));
+		PQsetNoticeReceiver(conn_, &Connection::OnNotice, this);
+	} catch (...) {
+		PQfinish(conn_);
+		throw;
+	}
+}
+
+Connection::~Connection()
+{
+	PQfinish(conn_);
+}
+
+void Connection::OnNotice(void *self, const PGresult *result)
+{
+	try {
+		static_cast<Connection *>(self)->notices_.push_back(Error::FromResult(result));
+	} catch (...) {
+		// A notice that does not fit into memory is dropped; libpq's C frames cannot carry the failure.
+	}
+}
+
+std::vector<Error> Connection::TakeNotices()
+{
+	return std::exchange(notices_, {});
+}
+
+bool Connection::Broken() const
+{
+	return busy_ || PQstatus(conn_) != CONNECTION_OK;
+}
+
+void Connection::Lost()
+{
+	busy_ = true;
+	throw ConnectionLost(Trimmed(PQerrorMessage(conn_)));
+}
+
+bool Connection::WaitFor(bool for_read, bool for_write, milliseconds timeout)
+{
+	return waiter_.Wait(PQsocket(conn_), for_read, for_write, timeout);
+}
+
+void Connection::EnterPipeline()
+{
+	if (PQpipelineStatus(conn_) == PQ_PIPELINE_OFF && PQenterPipelineMode(conn_) == 0)
+		Lost();
+}
+
+void Connection::LeavePipeline()
+{
+	if (PQpipelineStatus(conn_) != PQ_PIPELINE_OFF && PQexitPipelineMode(conn_) == 0)
+		Lost();
+}
+
+void Connection::Send(const std::string &sql, const std::vector<Argument> &arguments, bool binary_result)
+{
+	std::vector<Oid> types;
+	std::vector<const char *> values;
+	types.reserve(arguments.size());
+	values.reserve(arguments.size());
+	for (const Argument &argument : arguments) {
+		types.push_back(argument.type);
+		values.push_back(argument.text ? argument.text->c_str() : nullptr);
+	}
+	EnterPipeline();
+	busy_ = true;
+	if (PQsendQueryParams(conn_, sql.c_str(), static_cast<int>(arguments.size()), types.data(),
+	                      values.data(), nullptr, nullptr, binary_result ? 1 : 0) == 0)
+		Lost();
+}
+
+void Connection::Sync()
+{
+	busy_ = true;
+	if (PQpipelineSync(conn_) == 0)
+		Lost();
+	++syncs_pending_;
+	Flush();
+}
+
+void Connection::Flush()
+{
+	for (;;) {
+		const int state = PQflush(conn_);
+		if (state == 0)
+			return;
+		if (state < 0)
+			Lost();
+		// The server may be unable to take more until we have read what it sent.
+		WaitFor(true, true, kForEver);
+		if (PQconsumeInput(conn_) == 0)
+			Lost();
+	}
+}
+
+void Connection::AwaitInput()
+{
+	while (PQisBusy(conn_) != 0) {
+		WaitFor(true, false, kForEver);
+		if (PQconsumeInput(conn_) == 0)
+			Lost();
+	}
+}
+
+Result Connection::Receive()
+{
+	AwaitInput();
+	Result result(PQgetResult(conn_));
+	if (result && PQresultStatus(result.get()) == PGRES_PIPELINE_SYNC) {
+		if (--syncs_pending_ == 0)
+			busy_ = false;
+	}
+	// libpq reports a broken connection as one more error result, of its own making.
+	if (PQstatus(conn_) != CONNECTION_OK)
+		Lost();
+	return result;
+}
+
+void Connection::Drain()
+{
+	while (syncs_pending_ > 0)
+		Receive();
+}
+
+Result Connection::Execute(const std::string &sql, const std::vector<Argument> &arguments)
+{
+	Send(sql, arguments);
+	Sync();
+	Result answer;
+	std::optional<Error> error;
+	while (syncs_pending_ > 0) {
+		Result result = Receive();
+		switch (result ? PQresultStatus(result.get()) : PGRES_PIPELINE_SYNC) {
+		case PGRES_PIPELINE_SYNC:
+			break;
+		case PGRES_FATAL_ERROR:
+			if (!error)
+				error = Error::FromResult(result.get());
+			break;
+		default:
+			answer = std::move(result);
+		}
+	}
+	if (error)
+		throw *error;
+	return answer;
+}
+
+void Connection::BeginCopy(const std::string &copy_statement)
+{
+	LeavePipeline();
+	Conversation conversation(busy_);
+	if (PQsendQuery(conn_, copy_statement.c_str()) == 0)
+		Lost();
+	Flush();
+	AwaitInput();
+	Result result(PQgetResult(conn_));
+	const ExecStatusType status = PQresultStatus(result.get());
+	if (status == PGRES_COPY_OUT || status == PGRES_COPY_IN) {
+		conversation.Finished();
+		return;
+	}
+	if (PQstatus(conn_) != CONNECTION_OK)
+		Lost();
+	Error error = Error::FromResult(result.get());
+	while (Result(PQgetResult(conn_)))
+		AwaitInput();
+	conversation.Finished();
+	throw error;
+}
+
+std::optional<std::string> Connection::ReceiveCopyData()
+{
+	Conversation conversation(busy_);
+	for (;;) {
+		char *data = nullptr;
+		const int size = PQgetCopyData(conn_, &data, 1);
+		if (size > 0) {
+			std::string row(data, static_cast<std::size_t>(size));
+			PQfreemem(data);
+			conversation.Finished();
+			return row;
+		}
+		if (size == 0) {
+			WaitFor(true, false, kForEver);
+			if (PQconsumeInput(conn_) == 0)
+				Lost();
+			continue;
+		}
+		break;
+	}
+	EndCopyIn();
+	return std::nullopt;
+}
+
+void Connection::SendCopyData(const char *data, std::size_t size)
+{
+	Conversation conversation(busy_);
+	for (;;) {
+		const int sent = PQputCopyData(conn_, data, static_cast<int>(size));
+		if (sent == 1)
+			break;
+		if (sent < 0)
+			Lost();
+		Flush();
+	}
+	Flush();
+	conversation.Finished();
+}
+
+void Connection::EndCopyIn()
+{
+	Conversation conversation(busy_);
+	// After COPY TO there is nothing to end; libpq says so and the results follow all the same.
+	while (PQputCopyEnd(conn_, nullptr) == 0)
+		Flush();
+	Flush();
+	std::optional<Error> error;
+	for (;;) {
+		AwaitInput();
+		Result result(PQgetResult(conn_));
+		if (PQstatus(conn_) != CONNECTION_OK)
+			Lost();
+		if (!result)
+			break;
+		if (PQresultStatus(result.get()) == PGRES_FATAL_ERROR && !error)
+			error = Error::FromResult(result.get());
+	}
+	conversation.Finished();
+	if (error)
+		throw *error;
+}
+
+}  // namespace homing::remote

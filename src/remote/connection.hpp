@@ -1,0 +1,95 @@
+// One libpq connection to a region, never blocking in libpq.
+//
+// Waiting is injected: a backend waits on its latch and may throw out of Wait when it is cancelled;
+// tests poll. A connection from which an exception escaped in the middle of a conversation is
+// Broken() and is only good for closing. That is also how a running statement is cancelled: the session
+// sets client_connection_check_interval, so the server ends what it runs soon after the socket closes,
+// and no step of a cancel can hang on a link that went silent (PQcancel can).
+#pragma once
+
+#include "remote/error.hpp"
+
+#include <chrono>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace homing::remote {
+
+class Waiter {
+public:
+	virtual ~Waiter() = default;
+	// Returns false when `timeout` passed (negative: waits for ever). May throw to give up.
+	virtual bool Wait(int socket, bool for_read, bool for_write, std::chrono::milliseconds timeout) = 0;
+};
+
+struct FreeResult {
+	void operator()(PGresult *result) const { PQclear(result); }
+};
+using Result = std::unique_ptr<PGresult, FreeResult>;
+
+// One text argument of a statement; nothing: NULL. `type` 0 leaves the type to the remote parser.
+struct Argument {
+	std::optional<std::string> text;
+	unsigned int type = 0;
+};
+
+// libpq keywords and values, in the order given to PQconnectStartParams.
+using ConnectionOptions = std::vector<std::pair<std::string, std::string>>;
+
+class Connection {
+public:
+	// Throws CannotConnect when the server cannot be reached or refuses within `timeout`.
+	Connection(const ConnectionOptions &options, Waiter &waiter, std::chrono::milliseconds timeout);
+	~Connection();
+	Connection(const Connection &) = delete;
+	Connection &operator=(const Connection &) = delete;
+
+	// --- statements, pipelined: everything sent up to Sync travels in one flush -----------------
+	void Send(const std::string &sql, const std::vector<Argument> &arguments = {}, bool binary_result = false);
+	// Ends the group: the server commits here when no transaction block is open. Flushes.
+	void Sync();
+	// The next result: one or more per Send, then an empty one, and a PGRES_PIPELINE_SYNC for a Sync.
+	// Errors of the server come as results. Throws ConnectionLost.
+	Result Receive();
+	// Reads and drops everything up to the last Sync sent.
+	void Drain();
+
+	// --- the simple way: Send, Sync, everything received; throws the server's Error -------------
+	Result Execute(const std::string &sql, const std::vector<Argument> &arguments = {});
+
+	// --- COPY, outside the pipeline ---------------------------------------------------------------
+	void BeginCopy(const std::string &copy_statement);     // COPY … TO STDOUT or FROM STDIN
+	std::optional<std::string> ReceiveCopyData();          // nothing: the end, and the server agreed
+	void SendCopyData(const char *data, std::size_t size);
+	void EndCopyIn();                                       // throws the server's Error
+
+	// Notices since the last call, in order of arrival.
+	std::vector<Error> TakeNotices();
+
+	bool Broken() const;         // lost, or left in the middle of a conversation
+	bool UsedPassword() const { return PQconnectionUsedPassword(conn_) != 0; }
+	int BackendPid() const { return PQbackendPID(conn_); }
+	PGTransactionStatusType TransactionStatus() const { return PQtransactionStatus(conn_); }
+	const PGconn *get() const { return conn_; }
+
+private:
+	void EnterPipeline();
+	void LeavePipeline();
+	void Flush();
+	void AwaitInput();
+	bool WaitFor(bool for_read, bool for_write, std::chrono::milliseconds timeout);
+	[[noreturn]] void Lost();
+	static void OnNotice(void *self, const PGresult *result);
+
+	PGconn *conn_ = nullptr;
+	Waiter &waiter_;
+	std::vector<Error> notices_;
+	int syncs_pending_ = 0;  // Syncs sent whose PGRES_PIPELINE_SYNC has not been received
+	bool busy_ = false;      // set while a call is inside a conversation; stays set when it throws
+};
+
+}  // namespace homing::remote
