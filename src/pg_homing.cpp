@@ -1,5 +1,6 @@
 // The table of contents: everything that hooks into the server is registered here.
 #include "rehome/launcher.hpp"
+#include "rehome/peer.hpp"
 
 #include "pg/catalog.hpp"
 #include "pg/settings.hpp"
@@ -17,6 +18,7 @@ void _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	homing::pg::RegisterCatalog();
+	homing::rehome::RegisterPeers();
 	homing::rehome::RegisterLauncher();
 }
 

@@ -215,6 +215,42 @@ Result Connection::Execute(const std::string &sql, const std::vector<Argument> &
 	return answer;
 }
 
+Result Connection::ExecuteSimple(const std::string &sql)
+{
+	LeavePipeline();
+	Conversation conversation(busy_);
+	if (PQsendQuery(conn_, sql.c_str()) == 0)
+		Lost();
+	Flush();
+	Result answer;
+	std::optional<Error> error;
+	for (;;) {
+		AwaitInput();
+		Result result(PQgetResult(conn_));
+		if (PQstatus(conn_) != CONNECTION_OK)
+			Lost();
+		if (!result)
+			break;
+		switch (PQresultStatus(result.get())) {
+		case PGRES_FATAL_ERROR:
+			if (!error)
+				error = Error::FromResult(result.get());
+			break;
+		case PGRES_COPY_IN:
+		case PGRES_COPY_OUT:
+		case PGRES_COPY_BOTH:
+			// Nobody here reads or feeds it, so the conversation cannot be finished.
+			throw Error("0A000", "a COPY cannot be run as a statement");
+		default:
+			answer = std::move(result);
+		}
+	}
+	conversation.Finished();
+	if (error)
+		throw *error;
+	return answer;
+}
+
 void Connection::BeginCopy(const std::string &copy_statement)
 {
 	LeavePipeline();

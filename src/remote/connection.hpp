@@ -60,6 +60,8 @@ public:
 
 	// --- the simple way: Send, Sync, everything received; throws the server's Error -------------
 	Result Execute(const std::string &sql, const std::vector<Argument> &arguments = {});
+	// The same over the simple protocol, the only one that a replication connection speaks.
+	Result ExecuteSimple(const std::string &sql);
 
 	// --- COPY, outside the pipeline ---------------------------------------------------------------
 	void BeginCopy(const std::string &copy_statement);     // COPY … TO STDOUT or FROM STDIN

@@ -1,0 +1,30 @@
+-- Sessions with peers, for the functions that change the cluster. They belong to the transaction that opens
+-- them and end with it.
+
+CREATE FUNCTION homing._peer_open(session text, conninfo text) RETURNS void
+STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_peer_open';
+COMMENT ON FUNCTION homing._peer_open(text, text) IS
+	'opens a session, unless one of that name with that connection string is open. Fails with 08001 when the server cannot be reached within homing.connect_timeout';
+
+CREATE FUNCTION homing._peer_query(session text, sql text, VARIADIC args text[] DEFAULT '{}') RETURNS SETOF text[]
+STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_peer_query';
+COMMENT ON FUNCTION homing._peer_query(text, text, text[]) IS
+	'runs one statement in the session, with arguments $1, $2 ... of types that it infers, and returns its rows as text. An error there is raised here with its own SQLSTATE';
+
+CREATE FUNCTION homing._peer_follow(session text) RETURNS void
+STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_peer_follow';
+COMMENT ON FUNCTION homing._peer_follow(text) IS
+	'from now on the session is in one transaction there, committed just before ours or rolled back with it';
+
+CREATE FUNCTION homing._peer_close(session text) RETURNS void
+STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_peer_close';
+COMMENT ON FUNCTION homing._peer_close(text) IS
+	'closes the session, if it is open and does not follow this transaction';
+
+CREATE FUNCTION homing._lock_change() RETURNS void
+VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_lock_change';
+COMMENT ON FUNCTION homing._lock_change() IS
+	'lets one change of members or homed tables at a time happen at this region, until the end of the transaction';
+
+REVOKE EXECUTE ON FUNCTION homing._peer_open(text, text), homing._peer_query(text, text, text[]),
+	homing._peer_follow(text), homing._peer_close(text), homing._lock_change() FROM PUBLIC;

@@ -1,0 +1,434 @@
+#include "rehome/peer.hpp"
+
+#include <map>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "pg/credentials.hpp"
+#include "pg/waiter.hpp"
+
+extern "C" {
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "storage/lock.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/tuplestore.h"
+}
+
+namespace homing::rehome {
+
+namespace {
+
+// Private class of advisory locks, out of reach of pg_advisory_lock (which uses 1 and 2).
+constexpr uint16 kChangeLockClass = 201;
+
+struct Session {
+	std::string conninfo;
+	std::string place;  // for error contexts; holds no password
+	bool replication = false;
+	pg::RegionConnection connection;
+	bool follows = false;
+	// In a following session: the innermost subtransaction that used it since the last one that ended well.
+	SubTransactionId used_in = InvalidSubTransactionId;
+	bool undone_here = false;  // a subtransaction that used it was rolled back: it cannot be committed
+};
+
+// Outlives every jump; the process's end closes what is left. By name, which is the order of commits.
+std::map<std::string, Session> *sessions = nullptr;
+
+pg::LatchWaiter &Waiter()
+{
+	static pg::LatchWaiter waiter;
+	return waiter;
+}
+
+struct FreeConninfo {
+	void operator()(PQconninfoOption *options) const { PQconninfoFree(options); }
+};
+
+const std::string *Find(const remote::ConnectionOptions &options, const char *keyword)
+{
+	for (const auto &option : options) {
+		if (option.first == keyword)
+			return &option.second;
+	}
+	return nullptr;
+}
+
+remote::ConnectionOptions Parse(const std::string &conninfo)
+{
+	char *complaint = nullptr;
+	std::unique_ptr<PQconninfoOption, FreeConninfo> parsed(PQconninfoParse(conninfo.c_str(), &complaint));
+	if (complaint != nullptr)
+		PQfreemem(complaint);  // quotes the string, and with it perhaps a password
+	if (parsed == nullptr) {
+		remote::Error error("22023", "invalid connection string");
+		error.hint = "It has the form of libpq: \"host=... port=... dbname=... user=...\".";
+		throw error;
+	}
+	remote::ConnectionOptions options;
+	for (const PQconninfoOption *option = parsed.get(); option->keyword != nullptr; ++option) {
+		if (option->val != nullptr && strcmp(option->keyword, "client_encoding") != 0)
+			options.emplace_back(option->keyword, option->val);
+	}
+	static const std::pair<const char *, const char *> kDefaults[] = {{"fallback_application_name", "pg_homing"},
+	                                                                  {"keepalives_idle", "10"},
+	                                                                  {"keepalives_interval", "5"},
+	                                                                  {"keepalives_count", "3"},
+	                                                                  {"tcp_user_timeout", "30000"}};
+	for (const auto &[keyword, value] : kDefaults) {
+		if (Find(options, keyword) == nullptr)
+			options.emplace_back(keyword, value);
+	}
+	options.emplace_back("client_encoding", GetDatabaseEncodingName());
+	return options;
+}
+
+std::string Place(const remote::ConnectionOptions &options)
+{
+	std::string place;
+	for (const char *keyword : {"host", "hostaddr", "port", "dbname"}) {
+		const std::string *value = Find(options, keyword);
+		if (value != nullptr)
+			place += (place.empty() ? "" : " ") + std::string(keyword) + "=" + *value;
+	}
+	return place.empty() ? "the default server" : place;
+}
+
+remote::Error WithContext(remote::Error error, const std::string &place)
+{
+	if (!error.context.empty())
+		error.context += "\n";
+	error.context += "session with the region at " + place;
+	return error;
+}
+
+Session &FindSession(const std::string &name)
+{
+	auto found = sessions->find(name);
+	if (found == sessions->end())
+		throw remote::Error("08003", "session \"" + name + "\" is not open");
+	if (found->second.connection->Broken())
+		throw WithContext(remote::ConnectionLost("session \"" + name + "\" was interrupted"), found->second.place);
+	return found->second;
+}
+
+void Open(const std::string &name, const std::string &conninfo)
+{
+	auto found = sessions->find(name);
+	if (found != sessions->end()) {
+		const Session &known = found->second;
+		if (known.conninfo == conninfo && !known.connection->Broken())
+			return;
+		if (known.follows)
+			throw remote::Error("55000", "session \"" + name + "\" takes part in this transaction and cannot be replaced");
+		sessions->erase(found);
+	}
+
+	Session session;
+	session.conninfo = conninfo;
+	const remote::ConnectionOptions options = Parse(conninfo);
+	session.place = Place(options);
+	const std::string *replication = Find(options, "replication");
+	session.replication = replication != nullptr && !replication->empty() && *replication != "false";
+	try {
+		session.connection = pg::Connect(options, Waiter());
+		if (!session.replication) {
+			// Not every platform can notice a client that went away; the others say so with an error.
+			session.connection->Send("SET client_connection_check_interval = '2s'");
+			session.connection->Sync();
+			session.connection->Drain();
+			session.connection->Execute("SET search_path = pg_catalog, pg_temp");
+		}
+	} catch (const remote::Error &error) {
+		throw WithContext(error, session.place);
+	}
+	sessions->emplace(name, std::move(session));
+}
+
+remote::Result Run(Session &session, const std::string &sql, const std::vector<remote::Argument> &arguments)
+{
+	if (session.follows)
+		session.used_in = GetCurrentSubTransactionId();
+	try {
+		if (!session.replication)
+			return session.connection->Execute(sql, arguments);
+		if (!arguments.empty())
+			throw remote::Error("22023", "a replication session takes no arguments");
+		return session.connection->ExecuteSimple(sql);
+	} catch (const remote::Error &error) {
+		throw WithContext(error, session.place);
+	}
+}
+
+void Follow(const std::string &name)
+{
+	Session &session = FindSession(name);
+	if (session.follows)
+		return;
+	if (session.replication)
+		throw remote::Error("22023", "a replication session has no transactions");
+	if (session.connection->TransactionStatus() != PQTRANS_IDLE)
+		throw remote::Error("25001", "session \"" + name + "\" is in a transaction already");
+	Run(session, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", {});
+	session.follows = true;
+	session.used_in = GetCurrentSubTransactionId();
+}
+
+void Close(const std::string &name)
+{
+	auto found = sessions->find(name);
+	if (found == sessions->end())
+		return;
+	if (found->second.follows)
+		throw remote::Error("55000", "session \"" + name + "\" takes part in this transaction and cannot be closed");
+	sessions->erase(found);
+}
+
+// Commits the followers. Ours comes after them: what they hold is useless without it, not the reverse.
+void CommitFollowers()
+{
+	for (auto &[name, session] : *sessions) {
+		if (!session.follows)
+			continue;
+		if (session.connection->Broken())
+			throw WithContext(remote::ConnectionLost("session \"" + name + "\" was interrupted"), session.place);
+		// A COMMIT of a failed transaction would be answered with a quiet ROLLBACK.
+		if (session.undone_here || session.connection->TransactionStatus() != PQTRANS_INTRANS)
+			throw WithContext(remote::Error("40000", "cannot commit: a statement failed in session \"" + name + "\""),
+			                  session.place);
+	}
+	for (auto &[name, session] : *sessions) {
+		if (!session.follows)
+			continue;
+		try {
+			Run(session, "COMMIT", {});
+		} catch (const remote::Error &error) {
+			if (!session.connection->Broken())
+				throw;
+			remote::Error unknown("08007", "it is not known whether a region has committed its part of the change");
+			unknown.detail = error.what();
+			unknown.hint = "Nothing is changed here. Make the same call again.";
+			throw WithContext(unknown, session.place);
+		}
+		session.follows = false;
+	}
+}
+
+bool AnyFollows()
+{
+	for (const auto &entry : *sessions) {
+		if (entry.second.follows)
+			return true;
+	}
+	return false;
+}
+
+void OnTransactionEnd(XactEvent event, void *)
+{
+	if (sessions->empty())
+		return;
+	switch (event) {
+	case XACT_EVENT_PRE_COMMIT:
+		pg::PgEntry([] { CommitFollowers(); });
+		break;
+	case XACT_EVENT_PRE_PREPARE:
+		if (AnyFollows())
+			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			                errmsg("cannot PREPARE a transaction that changed the cluster or a homed table")));
+		break;
+	case XACT_EVENT_COMMIT:
+	case XACT_EVENT_ABORT:
+	case XACT_EVENT_PREPARE:
+		sessions->clear();  // an open transaction there ends with its connection: rolled back
+		break;
+	default:
+		break;
+	}
+}
+
+void OnSubTransactionEnd(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *)
+{
+	for (auto &entry : *sessions) {
+		Session &session = entry.second;
+		if (!session.follows || session.used_in != mine)
+			continue;
+		if (event == SUBXACT_EVENT_ABORT_SUB)
+			session.undone_here = true;
+		else if (event == SUBXACT_EVENT_COMMIT_SUB)
+			session.used_in = parent;
+	}
+}
+
+// --- SQL ------------------------------------------------------------------------------------------
+
+struct RawStatement {
+	const char *session;
+	const char *sql;
+	Datum *arguments;
+	bool *nulls;
+	int count;
+};
+
+RawStatement ReadStatement(FunctionCallInfo fcinfo)
+{
+	RawStatement raw{text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)), nullptr, nullptr, 0};
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), TEXTOID, -1, false, TYPALIGN_INT, &raw.arguments, &raw.nulls,
+	                  &raw.count);
+	for (int i = 0; i < raw.count; ++i) {
+		if (!raw.nulls[i])
+			raw.arguments[i] = PointerGetDatum(TextDatumGetCString(raw.arguments[i]));
+	}
+	return raw;
+}
+
+// One row as text[].
+void PutRow(const PGresult *result, int row, ReturnSetInfo *out)
+{
+	const int columns = PQnfields(result);
+	auto *values = static_cast<Datum *>(palloc(sizeof(Datum) * (columns + 1)));
+	auto *nulls = static_cast<bool *>(palloc(sizeof(bool) * (columns + 1)));
+	for (int i = 0; i < columns; ++i) {
+		nulls[i] = PQgetisnull(result, row, i) != 0;
+		values[i] = nulls[i] ? (Datum) 0
+							 : PointerGetDatum(cstring_to_text_with_len(PQgetvalue(result, row, i),
+		                                                                PQgetlength(result, row, i)));
+	}
+	int dims[] = {columns}, bounds[] = {1};
+	ArrayType *array = columns == 0 ? construct_empty_array(TEXTOID)
+									: construct_md_array(values, nulls, 1, dims, bounds, TEXTOID, -1, false, TYPALIGN_INT);
+	Datum datum = PointerGetDatum(array);
+	bool isnull = false;
+	tuplestore_putvalues(out->setResult, out->setDesc, &datum, &isnull);
+	for (int i = 0; i < columns; ++i) {
+		if (!nulls[i])
+			pfree(DatumGetPointer(values[i]));
+	}
+	pfree(values);
+	pfree(nulls);
+	pfree(array);
+}
+
+void PassOnWarnings(remote::Connection &connection, const std::string &place)
+{
+	for (const remote::Error &notice : connection.TakeNotices()) {
+		if (notice.severity != "WARNING")
+			continue;
+		pg::PgCall([&] {
+			ereport(WARNING, (errmsg_internal("%s", notice.what()),
+			                  notice.detail.empty() ? 0 : errdetail_internal("%s", notice.detail.c_str()),
+			                  notice.hint.empty() ? 0 : errhint("%s", notice.hint.c_str()),
+			                  errcontext("session with the region at %s", place.c_str())));
+		});
+	}
+}
+
+void Query(const RawStatement &raw, ReturnSetInfo *out)
+{
+	Session &session = FindSession(raw.session);
+	std::vector<remote::Argument> arguments;
+	for (int i = 0; i < raw.count; ++i) {
+		remote::Argument argument;
+		if (!raw.nulls[i])
+			argument.text = DatumGetCString(raw.arguments[i]);
+		arguments.push_back(std::move(argument));
+	}
+	const remote::Result result = Run(session, raw.sql, arguments);
+	PassOnWarnings(*session.connection, session.place);
+	if (!result)
+		return;
+	if (PQresultStatus(result.get()) != PGRES_TUPLES_OK)
+		return;
+	pg::PgCall([&] {
+		for (int row = 0; row < PQntuples(result.get()); ++row) {
+			CHECK_FOR_INTERRUPTS();
+			PutRow(result.get(), row, out);
+		}
+	});
+}
+
+}  // namespace
+
+void RegisterPeers()
+{
+	sessions = new std::map<std::string, Session>;
+	RegisterXactCallback(OnTransactionEnd, nullptr);
+	RegisterSubXactCallback(OnSubTransactionEnd, nullptr);
+}
+
+remote::Connection &PeerConnection(const std::string &session)
+{
+	return *FindSession(session).connection;
+}
+
+remote::Error AtPeer(remote::Error error, const std::string &session)
+{
+	auto found = sessions->find(session);
+	return found == sessions->end() ? error : WithContext(std::move(error), found->second.place);
+}
+
+extern "C" {
+
+PG_FUNCTION_INFO_V1(homing_peer_open);
+PG_FUNCTION_INFO_V1(homing_peer_query);
+PG_FUNCTION_INFO_V1(homing_peer_follow);
+PG_FUNCTION_INFO_V1(homing_peer_close);
+PG_FUNCTION_INFO_V1(homing_lock_change);
+
+static void RequireSessions()
+{
+	if (sessions == nullptr)
+		ereport(ERROR, (errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("pg_homing is not loaded by the server"),
+		                errhint("Add pg_homing to shared_preload_libraries and restart the server.")));
+}
+
+PGDLLEXPORT Datum homing_peer_open(PG_FUNCTION_ARGS)
+{
+	RequireSessions();
+	const char *session = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	const char *conninfo = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	pg::PgEntry([&] { Open(session, conninfo); });
+	PG_RETURN_VOID();
+}
+
+PGDLLEXPORT Datum homing_peer_query(PG_FUNCTION_ARGS)
+{
+	RequireSessions();
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	auto *out = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
+	const RawStatement raw = ReadStatement(fcinfo);
+	pg::PgEntry([&] { Query(raw, out); });
+	return (Datum) 0;
+}
+
+PGDLLEXPORT Datum homing_peer_follow(PG_FUNCTION_ARGS)
+{
+	RequireSessions();
+	const char *session = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	pg::PgEntry([&] { Follow(session); });
+	PG_RETURN_VOID();
+}
+
+PGDLLEXPORT Datum homing_peer_close(PG_FUNCTION_ARGS)
+{
+	RequireSessions();
+	const char *session = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	pg::PgEntry([&] { Close(session); });
+	PG_RETURN_VOID();
+}
+
+PGDLLEXPORT Datum homing_lock_change(PG_FUNCTION_ARGS)
+{
+	LOCKTAG tag;
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, kChangeLockClass);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	PG_RETURN_VOID();
+}
+
+}  // extern "C"
+
+}  // namespace homing::rehome
