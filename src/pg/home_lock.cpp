@@ -1,0 +1,40 @@
+#include "pg/home_lock.hpp"
+
+extern "C" {
+#include "storage/lock.h"
+}
+
+namespace homing::pg {
+
+namespace {
+
+// pg_advisory_lock uses classes 1 and 2 of the fourth field.
+constexpr uint16 kHomeClass = 200;
+constexpr uint32 kWholeKeyspace = 0xffffffff;
+
+void Lock(core::KeyspaceId keyspace, uint32 home, LOCKMODE mode)
+{
+	LOCKTAG tag;
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, static_cast<uint32>(keyspace.value), home, kHomeClass);
+	(void) LockAcquire(&tag, mode, false, false);
+}
+
+}  // namespace
+
+void LockHomeForWrite(core::KeyspaceId keyspace, core::HomeId home)
+{
+	Lock(keyspace, static_cast<uint32>(home.value), ShareLock);
+}
+
+void LockKeyspaceForWrite(core::KeyspaceId keyspace)
+{
+	Lock(keyspace, kWholeKeyspace, ShareLock);
+}
+
+void LockHomeForMove(core::KeyspaceId keyspace, core::HomeId home)
+{
+	Lock(keyspace, kWholeKeyspace, RowExclusiveLock);
+	Lock(keyspace, static_cast<uint32>(home.value), ExclusiveLock);
+}
+
+}  // namespace homing::pg

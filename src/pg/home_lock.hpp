@@ -1,0 +1,24 @@
+// Locks on homes, in a class of lock tags that SQL's advisory-lock functions cannot reach.
+//
+// A writer holds its home in ShareLock to the end of its transaction, across PREPARE too. A move takes
+// ExclusiveLock, so that every write of the old owner is in WAL before the baton. A writer of many homes
+// holds the keyspace instead, which a move holds in RowExclusiveLock: moves do not wait for each other.
+//
+// Do not remember "held" in the backend: ROLLBACK TO SAVEPOINT gives the lock back. All are plain server
+// calls.
+#pragma once
+
+#include "core/ids.hpp"
+
+#include "pg/boundary.hpp"
+
+namespace homing::pg {
+
+// For a write of one home.
+void LockHomeForWrite(core::KeyspaceId keyspace, core::HomeId home);
+// For a write of any of the keyspace's homes.
+void LockKeyspaceForWrite(core::KeyspaceId keyspace);
+// For a change of the home's owner, or of a key's assignment from or to it. Waits for its writers.
+void LockHomeForMove(core::KeyspaceId keyspace, core::HomeId home);
+
+}  // namespace homing::pg
