@@ -1,4 +1,11 @@
-# pg_homing: PGXS build. `make demo` and `make check` install what is missing and run everything.
+# pg_homing: PGXS build (make, make install, make installcheck), as for any extension.
+# What needs more than that (make check, make demo, make bench …) is in test/tools/project.mk.
+all:
+
+ifneq ($(filter check deps check-% layers format check-format lint demo bench,$(MAKECMDGOALS)),)
+include test/tools/project.mk
+else
+
 MODULE_big = pg_homing
 EXTENSION = src/extension/pg_homing
 DATA_built = src/extension/pg_homing--1.0.sql
@@ -12,11 +19,15 @@ PG_CXXFLAGS = -std=c++17 -Wall -Wextra -Wno-register -Wno-unused-parameter -Wno-
 PG_CPPFLAGS = -Isrc -I$(libpq_srcdir)
 SHLIB_LINK = $(libpq) -lstdc++
 
-EXTRA_CLEAN = $(SOURCES:.cpp=.d) src/extension/pg_homing--1.0.sql
+EXTRA_CLEAN = $(SOURCES:.cpp=.d) src/extension/pg_homing--1.0.sql build
+
+REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
+ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isolation/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test/isolation --load-extension=pg_homing
 
 # Bitcode is built without PG_CXXFLAGS.
 override with_llvm = no
-PG_CONFIG ?= pg_config
+PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin/pg_config) pg_config)
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
@@ -24,3 +35,5 @@ src/extension/pg_homing--1.0.sql: $(SQL_PARTS)
 	cat $^ > $@
 
 -include $(SOURCES:.cpp=.d)
+
+endif

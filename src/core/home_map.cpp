@@ -5,7 +5,8 @@
 
 namespace homing::core {
 
-HomeMap::HomeMap(Epoch epoch, RegionId here, std::vector<Region> regions, std::vector<Keyspace> keyspaces)
+HomeMap::HomeMap(Epoch epoch, RegionId here, std::vector<Region> regions,
+                 std::vector<Keyspace> keyspaces)
 	: epoch_(epoch), here_(here), regions_(std::move(regions))
 {
 	for (Keyspace &keyspace : keyspaces) {
@@ -82,7 +83,8 @@ std::vector<RegionId> HomeMap::HeirsOf(KeyspaceId keyspace, HomeId home) const
 	}
 	std::sort(heirs.begin(), heirs.end());
 	if (!heirs.empty())
-		std::rotate(heirs.begin(), heirs.begin() + home.value % static_cast<std::int32_t>(heirs.size()),
+		std::rotate(heirs.begin(),
+		            heirs.begin() + home.value % static_cast<std::int32_t>(heirs.size()),
 		            heirs.end());
 	return heirs;
 }

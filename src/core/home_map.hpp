@@ -20,7 +20,7 @@ struct Region {
 	RegionId id;
 	std::string name;
 	RegionStatus status = RegionStatus::kActive;
-	std::vector<RegionId> heirs;   // in order of preference; empty: spread over `spread`
+	std::vector<RegionId> heirs;  // in order of preference; empty: spread over `spread`
 	std::vector<RegionId> spread;  // the regions that survived the loss, ascending; set once, when lost
 };
 
@@ -33,14 +33,15 @@ struct Keyspace {
 class HomeMap {
 public:
 	// Requires: region and keyspace ids are unique.
-	HomeMap(Epoch epoch, RegionId here, std::vector<Region> regions, std::vector<Keyspace> keyspaces);
+	HomeMap(Epoch epoch, RegionId here, std::vector<Region> regions,
+	        std::vector<Keyspace> keyspaces);
 
 	Epoch epoch() const { return epoch_; }
 	RegionId here() const { return here_; }
 	// True when the map says that this very region is lost: it must not serve.
 	bool HereIsLost() const;
 
-	const Region *FindRegion(RegionId id) const;           // nullptr: unknown
+	const Region *FindRegion(RegionId id) const;              // nullptr: unknown
 	const Region *FindRegion(const std::string &name) const;  // the newest incarnation of that name
 	const Keyspace *FindKeyspace(KeyspaceId id) const;
 

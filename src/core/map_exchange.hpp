@@ -9,7 +9,7 @@ namespace homing::core {
 
 struct MapSummary {
 	Epoch epoch;
-	std::uint64_t digest = 0;  // equal exactly when the maps are equal
+	std::uint64_t digest = 0;    // equal exactly when the maps are equal
 	bool receiver_lost = false;  // in this map the receiver is lost
 };
 

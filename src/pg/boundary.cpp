@@ -91,9 +91,11 @@ void Raise(const PendingError &error)
 	         error.schema != nullptr ? err_generic_string(PG_DIAG_SCHEMA_NAME, error.schema) : 0,
 	         error.table != nullptr ? err_generic_string(PG_DIAG_TABLE_NAME, error.table) : 0,
 	         error.column != nullptr ? err_generic_string(PG_DIAG_COLUMN_NAME, error.column) : 0,
-	         error.datatype != nullptr ? err_generic_string(PG_DIAG_DATATYPE_NAME, error.datatype) : 0,
-	         error.constraint != nullptr ? err_generic_string(PG_DIAG_CONSTRAINT_NAME, error.constraint)
-	                                     : 0));
+	         error.datatype != nullptr ? err_generic_string(PG_DIAG_DATATYPE_NAME, error.datatype)
+	                                   : 0,
+	         error.constraint != nullptr
+	             ? err_generic_string(PG_DIAG_CONSTRAINT_NAME, error.constraint)
+	             : 0));
 	pg_unreachable();
 }
 

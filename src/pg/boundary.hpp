@@ -37,8 +37,9 @@ auto PgCall(const Body &body) -> decltype(body())
 	static_assert(std::is_trivially_destructible_v<Body>, "a PgCall captures by reference");
 	using Value = decltype(body());
 	if constexpr (std::is_void_v<Value>) {
-		ErrorData *error = CallGuarded(
-			[](void *argument) { (*static_cast<const Body *>(argument))(); }, const_cast<Body *>(&body));
+		ErrorData *error =
+			CallGuarded([](void *argument) { (*static_cast<const Body *>(argument))(); },
+		                const_cast<Body *>(&body));
 		if (error != nullptr)
 			throw ServerError(error);
 	} else {

@@ -97,9 +97,10 @@ void OnTransactionEnd(XactEvent event, void *)
 		break;
 	case XACT_EVENT_PRE_PREPARE:
 		if (catalog_changed || assignments_changed)
-			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			                errmsg("cannot PREPARE a transaction that changed the cluster, a homed table or an "
-			                       "assignment")));
+			ereport(ERROR,
+			        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			         errmsg("cannot PREPARE a transaction that changed the cluster, a homed table or an "
+			                "assignment")));
 		return;
 	default:
 		return;
@@ -154,12 +155,14 @@ Oid HomingRelation(const char *name)
 }
 
 // Reads the named columns of a whole (small) table.
-void ReadTable(const char *name, std::initializer_list<const char *> columns, Snapshot snapshot, RawTable *table)
+void ReadTable(const char *name, std::initializer_list<const char *> columns, Snapshot snapshot,
+               RawTable *table)
 {
 	table->relid = HomingRelation(name);
 	if (!OidIsValid(table->relid))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("table homing.%s does not exist", name),
-		                errhint("The extension is damaged: drop and create it again.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("table homing.%s does not exist", name),
+		         errhint("The extension is damaged: drop and create it again.")));
 	Relation relation = table_open(table->relid, AccessShareLock);
 	TupleDesc desc = RelationGetDescr(relation);
 	AttrNumber attnums[16];
@@ -209,7 +212,8 @@ void ReadRaw(RawCatalog *raw)
 	raw->present = raw->local_region.count > 0;
 	if (raw->present) {
 		ReadTable("cluster_map", {"epoch"}, snapshot, &raw->cluster_map);
-		ReadTable("member", {"region_id", "name", "status", "heirs", "spread"}, snapshot, &raw->member);
+		ReadTable("member", {"region_id", "name", "status", "heirs", "spread"}, snapshot,
+		          &raw->member);
 		ReadTable("keyspace", {"keyspace_id", "recorded_owners"}, snapshot, &raw->keyspace);
 		ReadTable("homed_table", {"table_id", "relid", "keyspace_id", "key_attnum"}, snapshot,
 		          &raw->homed_table);
@@ -262,20 +266,22 @@ std::unique_ptr<Catalog> Build(const RawCatalog &raw)
 	for (int i = 0; i < raw.member.count; ++i) {
 		const RawRow &row = raw.member.rows[i];
 		regions.push_back({core::RegionId(DatumGetInt16(row.values[0])), Text(row.values[1]),
-		                   Status(Text(row.values[2])), Regions(row.values[3]), Regions(row.values[4])});
+		                   Status(Text(row.values[2])), Regions(row.values[3]),
+		                   Regions(row.values[4])});
 	}
 	std::vector<core::Keyspace> keyspaces;
 	for (int i = 0; i < raw.keyspace.count; ++i) {
 		const RawRow &row = raw.keyspace.rows[i];
-		keyspaces.push_back(
-			{core::KeyspaceId(DatumGetInt32(row.values[0])), Regions(row.values[1]), raw.any_assignment});
+		keyspaces.push_back({core::KeyspaceId(DatumGetInt32(row.values[0])), Regions(row.values[1]),
+		                     raw.any_assignment});
 	}
 	const auto &here = raw.local_region.rows[0];
-	const core::Epoch epoch(raw.cluster_map.count > 0 ? DatumGetInt64(raw.cluster_map.rows[0].values[0]) : 0);
+	const core::Epoch epoch(
+		raw.cluster_map.count > 0 ? DatumGetInt64(raw.cluster_map.rows[0].values[0]) : 0);
 
 	auto catalog = std::unique_ptr<Catalog>(
-		new Catalog{core::HomeMap(epoch, core::RegionId(DatumGetInt16(here.values[0])), std::move(regions),
-	                              std::move(keyspaces)),
+		new Catalog{core::HomeMap(epoch, core::RegionId(DatumGetInt16(here.values[0])),
+	                              std::move(regions), std::move(keyspaces)),
 	                here.nulls[1] ? std::string() : Text(here.values[1]),
 	                {}});
 	if (catalog->fenced.empty() && catalog->map.HereIsLost())
@@ -287,8 +293,7 @@ std::unique_ptr<Catalog> Build(const RawCatalog &raw)
 		table.relid = DatumGetObjectId(row.values[1]);
 		table.keyspace = core::KeyspaceId(DatumGetInt32(row.values[2]));
 		table.key_attnum = DatumGetInt16(row.values[3]);
-		const Oid column_type =
-			PgCall([&] { return get_atttype(table.relid, table.key_attnum); });
+		const Oid column_type = PgCall([&] { return get_atttype(table.relid, table.key_attnum); });
 		if (!OidIsValid(column_type))
 			continue;  // the table was dropped with local_ddl
 		table.key_type = PgCall([&] { return getBaseType(column_type); });
@@ -445,18 +450,21 @@ core::HomeId HomeOfKey(const core::Keyspace &keyspace, const uint8 *key, Size si
 		if (home >= 0)
 			return core::HomeId(home);
 	}
-	return core::HomeOfHash(core::HashKey(key, size), static_cast<int32>(keyspace.recorded_owners.size()));
+	return core::HomeOfHash(core::HashKey(key, size),
+	                        static_cast<int32>(keyspace.recorded_owners.size()));
 }
 
 Oid RegionServer(const char *region_name)
 {
 	const Oid server = get_foreign_server_oid(region_name, true);
 	if (!OidIsValid(server))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("server \"%s\" does not exist", region_name),
-		                errdetail("Every region of the cluster is reached through a server of its name."),
-		                errhint("Create it again: CREATE SERVER %s FOREIGN DATA WRAPPER homing OPTIONS (host "
-		                        "..., port ..., dbname ...).",
-		                        quote_identifier(region_name))));
+		ereport(ERROR,
+		        (errcode(ERRCODE_UNDEFINED_OBJECT),
+		         errmsg("server \"%s\" does not exist", region_name),
+		         errdetail("Every region of the cluster is reached through a server of its name."),
+		         errhint("Create it again: CREATE SERVER %s FOREIGN DATA WRAPPER homing OPTIONS (host "
+		                 "..., port ..., dbname ...).",
+		                 quote_identifier(region_name))));
 	return server;
 }
 

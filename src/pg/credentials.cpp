@@ -57,7 +57,8 @@ List *UserMappingOptions(Oid serverid, Oid userid, bool *found)
 		return NIL;
 
 	bool isnull;
-	Datum options = SysCacheGetAttr(USERMAPPINGUSERSERVER, tuple, Anum_pg_user_mapping_umoptions, &isnull);
+	Datum options =
+		SysCacheGetAttr(USERMAPPINGUSERSERVER, tuple, Anum_pg_user_mapping_umoptions, &isnull);
 	List *list = isnull ? NIL : untransformRelOptions(options);
 	ReleaseSysCache(tuple);
 	return list;
@@ -90,11 +91,13 @@ void ReadMapping(Oid serverid, Oid userid, Mapping *mapping)
 			mapping->has_password = true;
 	}
 	if (!mapping->superuser && mapping->password_required && !mapping->has_password)
-		ereport(ERROR,
-		        (errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
-		         errmsg("password is required to write at region \"%s\"", server->servername),
-		         errdetail("Non-superusers must provide a password in the user mapping."),
-		         errhint("A superuser may waive this with the user mapping option password_required 'false'.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
+		     errmsg("password is required to write at region \"%s\"", server->servername),
+		     errdetail("Non-superusers must provide a password in the user mapping."),
+		     errhint(
+				 "A superuser may waive this with the user mapping option password_required 'false'.")));
 }
 
 void Append(remote::ConnectionOptions &options, List *list)
@@ -146,10 +149,12 @@ RegionConnection Connect(const remote::ConnectionOptions &options, remote::Waite
 {
 	PgCall([&] {
 		if (!AcquireExternalFD())
-			ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-			                errmsg("could not connect to another region"),
-			                errdetail("There are too many open files on the local server."),
-			                errhint("Raise the server's max_files_per_process and/or \"ulimit -n\" limits.")));
+			ereport(ERROR,
+			        (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+			         errmsg("could not connect to another region"),
+			         errdetail("There are too many open files on the local server."),
+			         errhint(
+						 "Raise the server's max_files_per_process and/or \"ulimit -n\" limits.")));
 	});
 	try {
 		const std::chrono::milliseconds timeout(settings.connect_timeout_ms);
@@ -171,8 +176,9 @@ RegionConnection ConnectTo(Oid serverid, Oid userid, remote::Waiter &waiter)
 	if (needs_password && !connection->UsedPassword()) {
 		remote::Error error("2F003", "password is required");
 		error.detail = "Non-superuser cannot connect if the server does not request a password.";
-		error.hint = "Change the region's authentication method, or let a superuser set password_required "
-					 "'false' in the user mapping.";
+		error.hint =
+			"Change the region's authentication method, or let a superuser set password_required "
+			"'false' in the user mapping.";
 		throw error;
 	}
 	return connection;
@@ -193,8 +199,8 @@ bool IsEitherOption(const PQconninfoOption &option)
 // Settings that pg_homing itself decides on a connection.
 bool IsReserved(const char *keyword)
 {
-	static const char *const kReserved[] = {"client_encoding", "fallback_application_name", "replication",
-	                                        "connect_timeout"};
+	static const char *const kReserved[] = {"client_encoding", "fallback_application_name",
+	                                        "replication", "connect_timeout"};
 	for (const char *reserved : kReserved) {
 		if (strcmp(keyword, reserved) == 0)
 			return true;
@@ -215,15 +221,18 @@ void CheckOption(DefElem *definition, Oid catalog, const PQconninfoOption *known
 {
 	if (catalog == UserMappingRelationId && strcmp(definition->defname, kPasswordRequired) == 0) {
 		if (!defGetBoolean(definition) && !superuser())
-			ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("password_required=false is superuser-only"),
-			                errhint("User mappings with the password_required option set to false may only be "
-			                        "created or modified by the superuser.")));
+			ereport(ERROR,
+			        (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			         errmsg("password_required=false is superuser-only"),
+			         errhint("User mappings with the password_required option set to false may only be "
+			                 "created or modified by the superuser.")));
 		return;
 	}
 	if (catalog == UserMappingRelationId && !superuser() &&
 	    (strcmp(definition->defname, "sslcert") == 0 || strcmp(definition->defname, "sslkey") == 0))
 		ereport(ERROR,
-		        (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("sslcert and sslkey are superuser-only"),
+		        (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+		         errmsg("sslcert and sslkey are superuser-only"),
 		         errhint("User mappings with the sslcert or sslkey options set may only be created or modified by "
 		                 "the superuser.")));
 
@@ -238,7 +247,8 @@ void CheckOption(DefElem *definition, Oid catalog, const PQconninfoOption *known
 		if (Allowed(*option, catalog))
 			appendStringInfo(&allowed, "%s%s", allowed.len > 0 ? ", " : "", option->keyword);
 	}
-	ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME), errmsg("invalid option \"%s\"", definition->defname),
+	ereport(ERROR, (errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+	                errmsg("invalid option \"%s\"", definition->defname),
 	                allowed.len > 0 ? errhint("Valid options in this context are: %s", allowed.data)
 	                                : errhint("There are no valid options in this context.")));
 }

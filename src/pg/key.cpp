@@ -16,8 +16,9 @@ extern "C" {
 
 namespace homing::pg {
 
-const char *const kKeyTypes = "smallint, integer, bigint, text, character varying, uuid, bytea, date, timestamp, "
-							  "timestamp with time zone, boolean and enums";
+const char *const kKeyTypes =
+	"smallint, integer, bigint, text, character varying, uuid, bytea, date, timestamp, "
+	"timestamp with time zone, boolean and enums";
 
 namespace {
 
@@ -85,7 +86,8 @@ bool IsKeyType(Oid type, Oid collation)
 
 bool SharesKeyBytes(Oid key_type, Oid type)
 {
-	return key_type == type || (IsInteger(key_type) && IsInteger(type)) || (IsText(key_type) && IsText(type));
+	return key_type == type || (IsInteger(key_type) && IsInteger(type)) ||
+	       (IsText(key_type) && IsText(type));
 }
 
 KeyBytes CanonicalKey(Datum value, Oid type, uint8 buffer[8])

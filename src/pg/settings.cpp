@@ -15,24 +15,25 @@ void DefineSettings()
 	DefineCustomIntVariable("homing.connect_timeout", "Time allowed to connect to another region.",
 	                        nullptr, &settings.connect_timeout_ms, 5000, 100, 600000, PGC_USERSET,
 	                        GUC_UNIT_MS, nullptr, nullptr, nullptr);
-	DefineCustomStringVariable("homing.forward_settings",
-	                           "Further settings whose value travels with a forwarded statement.",
-	                           "Comma-separated names, such as an application's own settings used in policies.",
-	                           &settings.forward_settings, "", PGC_USERSET, GUC_LIST_INPUT, nullptr,
-	                           nullptr, nullptr);
-	DefineCustomStringVariable("homing.forwarded_from",
-	                           "Region for which this session executes forwarded statements.",
-	                           "Set by the forwarding region. Such a session serves or refuses, and never "
-	                           "forwards again.",
-	                           &settings.forwarded_from, "", PGC_USERSET,
-	                           GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL | GUC_NO_RESET_ALL, nullptr, nullptr, nullptr);
+	DefineCustomStringVariable(
+		"homing.forward_settings",
+		"Further settings whose value travels with a forwarded statement.",
+		"Comma-separated names, such as an application's own settings used in policies.",
+		&settings.forward_settings, "", PGC_USERSET, GUC_LIST_INPUT, nullptr, nullptr, nullptr);
+	DefineCustomStringVariable(
+		"homing.forwarded_from", "Region for which this session executes forwarded statements.",
+		"Set by the forwarding region. Such a session serves or refuses, and never "
+		"forwards again.",
+		&settings.forwarded_from, "", PGC_USERSET,
+		GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL | GUC_NO_RESET_ALL, nullptr, nullptr, nullptr);
 	DefineCustomBoolVariable("homing.local_ddl",
 	                         "Allows DDL on a homed table to run in this region only.",
 	                         "Every other region must run the same DDL, or replication to it stops.",
 	                         &settings.local_ddl, false, PGC_USERSET, 0, nullptr, nullptr, nullptr);
-	DefineCustomIntVariable("homing.probe_interval", "Time between two exchanges of the cluster map with each region.",
-	                        nullptr, &settings.probe_interval_ms, 1000, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS,
-	                        nullptr, nullptr, nullptr);
+	DefineCustomIntVariable("homing.probe_interval",
+	                        "Time between two exchanges of the cluster map with each region.",
+	                        nullptr, &settings.probe_interval_ms, 1000, 100, 600000, PGC_SIGHUP,
+	                        GUC_UNIT_MS, nullptr, nullptr, nullptr);
 	MarkGUCPrefixReserved("homing");
 }
 

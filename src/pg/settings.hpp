@@ -5,8 +5,8 @@ namespace homing::pg {
 
 struct Settings {
 	int connect_timeout_ms;
-	char *forward_settings;    // comma-separated names of settings that travel with a forwarded statement
-	char *forwarded_from;      // name of the region this session executes statements for; empty: a client's own
+	char *forward_settings;  // comma-separated names of settings that travel with a forwarded statement
+	char *forwarded_from;  // name of the region this session executes statements for; empty: a client's own
 	bool local_ddl;
 	int probe_interval_ms;
 };

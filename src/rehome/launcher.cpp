@@ -30,9 +30,9 @@ namespace homing::rehome {
 
 namespace {
 
-constexpr int kLookAgain = 60 * 1000;    // ms
+constexpr int kLookAgain = 60 * 1000;  // ms
 // A worker also ends to make way for DROP DATABASE: it must not be back before that has looked.
-constexpr int kStartAgain = 5 * 1000;    // ms
+constexpr int kStartAgain = 5 * 1000;     // ms
 constexpr int kStartTimeout = 10 * 1000;  // ms
 
 struct Database {
@@ -68,7 +68,8 @@ void ListDatabases()
 	TableScanDesc scan = table_beginscan_catalog(relation, 0, nullptr);
 
 	int capacity = 16, count = 0;
-	auto *list = static_cast<Database *>(MemoryContextAlloc(TopMemoryContext, capacity * sizeof(Database)));
+	auto *list =
+		static_cast<Database *>(MemoryContextAlloc(TopMemoryContext, capacity * sizeof(Database)));
 	HeapTuple tuple;
 	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != nullptr) {
 		auto form = reinterpret_cast<Form_pg_database>(GETSTRUCT(tuple));
@@ -95,7 +96,8 @@ void ListDatabases()
 
 void Sleep(long milliseconds)
 {
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, milliseconds, PG_WAIT_EXTENSION);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, milliseconds,
+	                 PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending) {
@@ -123,10 +125,12 @@ void StartWorker(Database *database)
 	BackgroundWorkerHandle *handle;
 	if (!RegisterDynamicBackgroundWorker(&worker, &handle)) {
 		if (!out_of_workers)
-			ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			                  errmsg("out of background worker slots"),
-			                  errdetail("A region without its worker does not hear that it was declared lost."),
-			                  errhint("You might need to increase max_worker_processes.")));
+			ereport(WARNING,
+			        (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			         errmsg("out of background worker slots"),
+			         errdetail(
+						 "A region without its worker does not hear that it was declared lost."),
+			         errhint("You might need to increase max_worker_processes.")));
 		out_of_workers = true;
 		return;
 	}
@@ -158,7 +162,8 @@ long Round()
 		long due = 0;
 		if (served != Served::kWanted && database->started != 0)
 			due = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-			                                      TimestampTzPlusMilliseconds(database->started, pause));
+			                                      TimestampTzPlusMilliseconds(database->started,
+			                                                                  pause));
 		if (due <= 0) {
 			StartWorker(database);
 			due = out_of_workers ? kStartAgain : pause;

@@ -34,7 +34,8 @@ struct Session {
 	bool follows = false;
 	// In a following session: the innermost subtransaction that used it since the last one that ended well.
 	SubTransactionId used_in = InvalidSubTransactionId;
-	bool undone_here = false;  // a subtransaction that used it was rolled back: it cannot be committed
+	bool undone_here =
+		false;  // a subtransaction that used it was rolled back: it cannot be committed
 };
 
 // Outlives every jump; the process's end closes what is left. By name, which is the order of commits.
@@ -62,7 +63,8 @@ const std::string *Find(const remote::ConnectionOptions &options, const char *ke
 remote::ConnectionOptions Parse(const std::string &conninfo)
 {
 	char *complaint = nullptr;
-	std::unique_ptr<PQconninfoOption, FreeConninfo> parsed(PQconninfoParse(conninfo.c_str(), &complaint));
+	std::unique_ptr<PQconninfoOption, FreeConninfo> parsed(
+		PQconninfoParse(conninfo.c_str(), &complaint));
 	if (complaint != nullptr)
 		PQfreemem(complaint);  // quotes the string, and with it perhaps a password
 	if (parsed == nullptr) {
@@ -75,7 +77,8 @@ remote::ConnectionOptions Parse(const std::string &conninfo)
 		if (option->val != nullptr && strcmp(option->keyword, "client_encoding") != 0)
 			options.emplace_back(option->keyword, option->val);
 	}
-	static const std::pair<const char *, const char *> kDefaults[] = {{"fallback_application_name", "pg_homing"},
+	static const std::pair<const char *, const char *> kDefaults[] = {{"fallback_application_name",
+	                                                                   "pg_homing"},
 	                                                                  {"keepalives_idle", "10"},
 	                                                                  {"keepalives_interval", "5"},
 	                                                                  {"keepalives_count", "3"},
@@ -113,7 +116,8 @@ Session &FindSession(const std::string &name)
 	if (found == sessions->end())
 		throw remote::Error("08003", "session \"" + name + "\" is not open");
 	if (found->second.connection->Broken())
-		throw WithContext(remote::ConnectionLost("session \"" + name + "\" was interrupted"), found->second.place);
+		throw WithContext(remote::ConnectionLost("session \"" + name + "\" was interrupted"),
+		                  found->second.place);
 	return found->second;
 }
 
@@ -125,7 +129,9 @@ void Open(const std::string &name, const std::string &conninfo)
 		if (known.conninfo == conninfo && !known.connection->Broken())
 			return;
 		if (known.follows)
-			throw remote::Error("55000", "session \"" + name + "\" takes part in this transaction and cannot be replaced");
+			throw remote::Error("55000",
+			                    "session \"" + name +
+			                        "\" takes part in this transaction and cannot be replaced");
 		sessions->erase(found);
 	}
 
@@ -150,7 +156,8 @@ void Open(const std::string &name, const std::string &conninfo)
 	sessions->emplace(name, std::move(session));
 }
 
-remote::Result Run(Session &session, const std::string &sql, const std::vector<remote::Argument> &arguments)
+remote::Result Run(Session &session, const std::string &sql,
+                   const std::vector<remote::Argument> &arguments)
 {
 	if (session.follows)
 		session.used_in = GetCurrentSubTransactionId();
@@ -185,7 +192,8 @@ void Close(const std::string &name)
 	if (found == sessions->end())
 		return;
 	if (found->second.follows)
-		throw remote::Error("55000", "session \"" + name + "\" takes part in this transaction and cannot be closed");
+		throw remote::Error("55000", "session \"" + name +
+		                                 "\" takes part in this transaction and cannot be closed");
 	sessions->erase(found);
 }
 
@@ -196,10 +204,13 @@ void CommitFollowers()
 		if (!session.follows)
 			continue;
 		if (session.connection->Broken())
-			throw WithContext(remote::ConnectionLost("session \"" + name + "\" was interrupted"), session.place);
+			throw WithContext(remote::ConnectionLost("session \"" + name + "\" was interrupted"),
+			                  session.place);
 		// A COMMIT of a failed transaction would be answered with a quiet ROLLBACK.
 		if (session.undone_here || session.connection->TransactionStatus() != PQTRANS_INTRANS)
-			throw WithContext(remote::Error("40000", "cannot commit: a statement failed in session \"" + name + "\""),
+			throw WithContext(remote::Error("40000",
+			                                "cannot commit: a statement failed in session \"" +
+			                                    name + "\""),
 			                  session.place);
 	}
 	for (auto &[name, session] : *sessions) {
@@ -210,7 +221,8 @@ void CommitFollowers()
 		} catch (const remote::Error &error) {
 			if (!session.connection->Broken())
 				throw;
-			remote::Error unknown("08007", "it is not known whether a region has committed its part of the change");
+			remote::Error unknown(
+				"08007", "it is not known whether a region has committed its part of the change");
 			unknown.detail = error.what();
 			unknown.hint = "Nothing is changed here. Make the same call again.";
 			throw WithContext(unknown, session.place);
@@ -238,8 +250,10 @@ void OnTransactionEnd(XactEvent event, void *)
 		break;
 	case XACT_EVENT_PRE_PREPARE:
 		if (AnyFollows())
-			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			                errmsg("cannot PREPARE a transaction that changed the cluster or a homed table")));
+			ereport(ERROR,
+			        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			         errmsg(
+						 "cannot PREPARE a transaction that changed the cluster or a homed table")));
 		break;
 	case XACT_EVENT_COMMIT:
 	case XACT_EVENT_ABORT:
@@ -276,9 +290,10 @@ struct RawStatement {
 
 RawStatement ReadStatement(FunctionCallInfo fcinfo)
 {
-	RawStatement raw{text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)), nullptr, nullptr, 0};
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), TEXTOID, -1, false, TYPALIGN_INT, &raw.arguments, &raw.nulls,
-	                  &raw.count);
+	RawStatement raw{text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)),
+	                 nullptr, nullptr, 0};
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), TEXTOID, -1, false, TYPALIGN_INT, &raw.arguments,
+	                  &raw.nulls, &raw.count);
 	for (int i = 0; i < raw.count; ++i) {
 		if (!raw.nulls[i])
 			raw.arguments[i] = PointerGetDatum(TextDatumGetCString(raw.arguments[i]));
@@ -294,13 +309,15 @@ void PutRow(const PGresult *result, int row, ReturnSetInfo *out)
 	auto *nulls = static_cast<bool *>(palloc(sizeof(bool) * (columns + 1)));
 	for (int i = 0; i < columns; ++i) {
 		nulls[i] = PQgetisnull(result, row, i) != 0;
-		values[i] = nulls[i] ? (Datum) 0
-							 : PointerGetDatum(cstring_to_text_with_len(PQgetvalue(result, row, i),
-		                                                                PQgetlength(result, row, i)));
+		values[i] = nulls[i]
+		                ? (Datum) 0
+		                : PointerGetDatum(cstring_to_text_with_len(PQgetvalue(result, row, i),
+		                                                           PQgetlength(result, row, i)));
 	}
 	int dims[] = {columns}, bounds[] = {1};
 	ArrayType *array = columns == 0 ? construct_empty_array(TEXTOID)
-									: construct_md_array(values, nulls, 1, dims, bounds, TEXTOID, -1, false, TYPALIGN_INT);
+	                                : construct_md_array(values, nulls, 1, dims, bounds, TEXTOID,
+	                                                     -1, false, TYPALIGN_INT);
 	Datum datum = PointerGetDatum(array);
 	bool isnull = false;
 	tuplestore_putvalues(out->setResult, out->setDesc, &datum, &isnull);
@@ -319,10 +336,11 @@ void PassOnWarnings(remote::Connection &connection, const std::string &place)
 		if (notice.severity != "WARNING")
 			continue;
 		pg::PgCall([&] {
-			ereport(WARNING, (errmsg_internal("%s", notice.what()),
-			                  notice.detail.empty() ? 0 : errdetail_internal("%s", notice.detail.c_str()),
-			                  notice.hint.empty() ? 0 : errhint("%s", notice.hint.c_str()),
-			                  errcontext("session with the region at %s", place.c_str())));
+			ereport(WARNING,
+			        (errmsg_internal("%s", notice.what()),
+			         notice.detail.empty() ? 0 : errdetail_internal("%s", notice.detail.c_str()),
+			         notice.hint.empty() ? 0 : errhint("%s", notice.hint.c_str()),
+			         errcontext("session with the region at %s", place.c_str())));
 		});
 	}
 }
@@ -382,8 +400,9 @@ PG_FUNCTION_INFO_V1(homing_lock_change);
 static void RequireSessions()
 {
 	if (sessions == nullptr)
-		ereport(ERROR, (errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("pg_homing is not loaded by the server"),
-		                errhint("Add pg_homing to shared_preload_libraries and restart the server.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("pg_homing is not loaded by the server"),
+		         errhint("Add pg_homing to shared_preload_libraries and restart the server.")));
 }
 
 PGDLLEXPORT Datum homing_peer_open(PG_FUNCTION_ARGS)

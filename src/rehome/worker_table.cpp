@@ -249,8 +249,9 @@ PG_FUNCTION_INFO_V1(homing_peer_seen);
 PGDLLEXPORT Datum homing_start_worker(PG_FUNCTION_ARGS)
 {
 	if (table == nullptr)
-		ereport(ERROR, (errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("pg_homing is not loaded by the server"),
-		                errhint("Add pg_homing to shared_preload_libraries and restart the server.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("pg_homing is not loaded by the server"),
+		         errhint("Add pg_homing to shared_preload_libraries and restart the server.")));
 	want_worker_at_commit = true;
 	PG_RETURN_VOID();
 }

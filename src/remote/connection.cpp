@@ -60,7 +60,8 @@ Connection::Connection(const ConnectionOptions &options, Waiter &waiter, millise
 		while (status == PGRES_POLLING_READING || status == PGRES_POLLING_WRITING) {
 			const bool reading = status == PGRES_POLLING_READING;
 			if (!waiter_.Wait(PQsocket(conn_), reading, !reading, Left(deadline)))
-				throw CannotConnect("connection timed out after " + std::to_string(timeout.count()) + " ms");
+				throw CannotConnect("connection timed out after " +
+				                    std::to_string(timeout.count()) + " ms");
 			status = PQconnectPoll(conn_);
 		}
 		if (status == PGRES_POLLING_FAILED)
@@ -121,7 +122,8 @@ void Connection::LeavePipeline()
 		Lost();
 }
 
-void Connection::Send(const std::string &sql, const std::vector<Argument> &arguments, bool binary_result)
+void Connection::Send(const std::string &sql, const std::vector<Argument> &arguments,
+                      bool binary_result)
 {
 	std::vector<Oid> types;
 	std::vector<const char *> values;

@@ -23,7 +23,8 @@ class Waiter {
 public:
 	virtual ~Waiter() = default;
 	// Returns false when `timeout` passed (negative: waits for ever). May throw to give up.
-	virtual bool Wait(int socket, bool for_read, bool for_write, std::chrono::milliseconds timeout) = 0;
+	virtual bool Wait(int socket, bool for_read, bool for_write,
+	                  std::chrono::milliseconds timeout) = 0;
 };
 
 struct FreeResult {
@@ -49,7 +50,8 @@ public:
 	Connection &operator=(const Connection &) = delete;
 
 	// --- statements, pipelined: everything sent up to Sync travels in one flush -----------------
-	void Send(const std::string &sql, const std::vector<Argument> &arguments = {}, bool binary_result = false);
+	void Send(const std::string &sql, const std::vector<Argument> &arguments = {},
+	          bool binary_result = false);
 	// Ends the group: the server commits here when no transaction block is open. Flushes.
 	void Sync();
 	// The next result: one or more per Send, then an empty one, and a PGRES_PIPELINE_SYNC for a Sync.
@@ -64,15 +66,15 @@ public:
 	Result ExecuteSimple(const std::string &sql);
 
 	// --- COPY, outside the pipeline ---------------------------------------------------------------
-	void BeginCopy(const std::string &copy_statement);     // COPY … TO STDOUT or FROM STDIN
-	std::optional<std::string> ReceiveCopyData();          // nothing: the end, and the server agreed
+	void BeginCopy(const std::string &copy_statement);  // COPY … TO STDOUT or FROM STDIN
+	std::optional<std::string> ReceiveCopyData();       // nothing: the end, and the server agreed
 	void SendCopyData(const char *data, std::size_t size);
-	void EndCopyIn();                                       // throws the server's Error
+	void EndCopyIn();  // throws the server's Error
 
 	// Notices since the last call, in order of arrival.
 	std::vector<Error> TakeNotices();
 
-	bool Broken() const;         // lost, or left in the middle of a conversation
+	bool Broken() const;  // lost, or left in the middle of a conversation
 	bool UsedPassword() const { return PQconnectionUsedPassword(conn_) != 0; }
 	int BackendPid() const { return PQbackendPID(conn_); }
 	PGTransactionStatusType TransactionStatus() const { return PQtransactionStatus(conn_); }

@@ -16,7 +16,10 @@ namespace homing::remote {
 // server sent none.
 class Error : public std::runtime_error {
 public:
-	Error(std::string sqlstate, const std::string &message) : std::runtime_error(message), sqlstate(std::move(sqlstate)) {}
+	Error(std::string sqlstate, const std::string &message)
+		: std::runtime_error(message), sqlstate(std::move(sqlstate))
+	{
+	}
 
 	// From an error or notice result. A result without SQLSTATE is libpq's own: 08006.
 	static Error FromResult(const PGresult *result);
