@@ -13,8 +13,8 @@ HomeMap::HomeMap(Epoch epoch, RegionId here, std::vector<Region> regions,
 		std::vector<std::optional<RegionId>> owners;
 		owners.reserve(keyspace.recorded_owners.size());
 		for (std::size_t home = 0; home < keyspace.recorded_owners.size(); ++home)
-			owners.push_back(
-				Resolve(keyspace.recorded_owners[home], HomeId(static_cast<std::int32_t>(home))));
+			owners.push_back(Resolve(regions_, keyspace.recorded_owners[home],
+			                         HomeId(static_cast<std::int32_t>(home))));
 		owners_.emplace(keyspace.id, std::move(owners));
 		keyspaces_.emplace(keyspace.id, std::move(keyspace));
 	}
@@ -62,48 +62,56 @@ std::optional<RegionId> HomeMap::Owner(KeyspaceId keyspace, HomeId home) const
 
 std::vector<RegionId> HomeMap::HeirsOf(KeyspaceId keyspace, HomeId home) const
 {
-	const std::optional<RegionId> owner = Owner(keyspace, home);
-	const Region *region = owner ? FindRegion(*owner) : nullptr;
-	if (region == nullptr)
-		return {};
-
 	std::vector<RegionId> heirs;
-	for (RegionId heir : region->heirs) {
-		const Region *candidate = FindRegion(heir);
-		if (candidate != nullptr && candidate->status == RegionStatus::kActive)
-			heirs.push_back(heir);
-	}
-	if (!heirs.empty())
+	std::optional<RegionId> owner = Owner(keyspace, home);
+	if (!owner)
 		return heirs;
 
-	// Nobody named: what `spread` would be if the owner were lost now, from this home's place in it on.
-	for (const Region &other : regions_) {
-		if (other.id != region->id && other.status == RegionStatus::kActive)
-			heirs.push_back(other.id);
+	// Loses one owner after the other: the order is the one in which they would really follow.
+	const RegionId recorded =
+		keyspaces_.at(keyspace).recorded_owners[static_cast<std::size_t>(home.value)];
+	std::vector<Region> regions = regions_;
+	while (owner) {
+		Region *lost = nullptr;
+		std::vector<RegionId> survivors;
+		for (Region &region : regions) {
+			if (region.id == *owner)
+				lost = &region;
+			else if (region.status == RegionStatus::kActive)
+				survivors.push_back(region.id);
+		}
+		std::sort(survivors.begin(), survivors.end());
+		lost->status = RegionStatus::kLost;
+		lost->spread = std::move(survivors);
+		owner = Resolve(regions, recorded, home);
+		if (owner)
+			heirs.push_back(*owner);
 	}
-	std::sort(heirs.begin(), heirs.end());
-	if (!heirs.empty())
-		std::rotate(heirs.begin(),
-		            heirs.begin() + home.value % static_cast<std::int32_t>(heirs.size()),
-		            heirs.end());
 	return heirs;
 }
 
 // A later loss must never move a home between two living regions. Therefore a place in `spread` is
 // counted over the survivors of that time, and where it leads to a region lost since, that region's own
 // heirs follow: it was the owner.
-std::optional<RegionId> HomeMap::Resolve(RegionId recorded, HomeId home) const
+std::optional<RegionId> HomeMap::Resolve(const std::vector<Region> &regions, RegionId recorded,
+                                         HomeId home)
 {
+	auto find = [&](RegionId id) -> const Region * {
+		auto found = std::find_if(regions.begin(), regions.end(),
+		                          [&](const Region &region) { return region.id == id; });
+		return found != regions.end() ? &*found : nullptr;
+	};
+
 	RegionId owner = recorded;
-	for (std::size_t hops = 0; hops <= regions_.size(); ++hops) {
-		const Region *region = FindRegion(owner);
+	for (std::size_t hops = 0; hops <= regions.size(); ++hops) {
+		const Region *region = find(owner);
 		if (region == nullptr)
 			return std::nullopt;
 		if (region->status != RegionStatus::kLost)
 			return owner;
 
 		auto living = std::find_if(region->heirs.begin(), region->heirs.end(), [&](RegionId heir) {
-			const Region *candidate = FindRegion(heir);
+			const Region *candidate = find(heir);
 			return candidate != nullptr && candidate->status == RegionStatus::kActive;
 		});
 		if (living != region->heirs.end())

@@ -49,13 +49,14 @@ public:
 	// heir of a lost owner is lost too. O(1): resolved when the map is built.
 	std::optional<RegionId> Owner(KeyspaceId keyspace, HomeId home) const;
 
-	// Who would own the home if `region` alone were lost now: shown as the first heir in homing.homes.
+	// Who would own the home if its owner were lost now, then if that one were lost too, and so on.
 	std::vector<RegionId> HeirsOf(KeyspaceId keyspace, HomeId home) const;
 
 	const std::vector<Region> &regions() const { return regions_; }
 
 private:
-	std::optional<RegionId> Resolve(RegionId recorded, HomeId home) const;
+	static std::optional<RegionId> Resolve(const std::vector<Region> &regions, RegionId recorded,
+	                                       HomeId home);
 
 	Epoch epoch_;
 	RegionId here_;

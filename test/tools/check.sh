@@ -5,6 +5,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 : "${PG_CONFIG:?}"
+unset MAKEFLAGS MFLAGS MAKELEVEL
 source_dir=$PWD
 . test/tools/unprivileged.sh
 
