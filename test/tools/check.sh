@@ -25,7 +25,6 @@ prepare_work_dir()
 	for folder in sql expected README.md; do
 		[ ! -e "$folder" ] || cp -r "$folder" "$work_dir/tree/"
 	done
-	[ ! -x build/wan_proxy ] || cp build/wan_proxy "$work_dir/"
 	test/tools/server_settings.sh "$pg_bindir" >"$work_dir/server.conf"
 	own_work_dir
 }
@@ -90,7 +89,7 @@ part_isolation()
 
 part_tap()
 {
-	[ -x build/wan_proxy ] || cmake_build wan_proxy >/dev/null || return
+	cmake_build wan_proxy >/dev/null || return
 	prepare_work_dir
 	cp build/wan_proxy "$work_dir/"
 	local tests=${TAP_TESTS:-$(cd "$source_dir" && find test/tap -name '*.pl' | LC_ALL=C sort)}
