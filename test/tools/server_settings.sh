@@ -20,6 +20,6 @@ homing.probe_interval = 200ms
 END
 
 # Since the minor releases of 2026, output plugins must be allowed by name.
-if "$bindir/postgres" --describe-config | grep -q '^output_plugin_libraries	'; then
+if "$bindir/postgres" --describe-config | grep '^output_plugin_libraries	' >/dev/null; then
 	echo "output_plugin_libraries = 'pgoutput, test_decoding, pg_homing'"
 fi
