@@ -2,6 +2,10 @@
 #include "rehome/launcher.hpp"
 #include "rehome/peer.hpp"
 
+#include "write/modify_node.hpp"
+#include "write/planner.hpp"
+#include "write/transaction.hpp"
+
 #include "pg/catalog.hpp"
 #include "pg/settings.hpp"
 
@@ -20,6 +24,9 @@ void _PG_init(void)
 	homing::pg::RegisterCatalog();
 	homing::rehome::RegisterPeers();
 	homing::rehome::RegisterLauncher();
+	homing::write::RegisterModifyNode();
+	homing::write::RegisterPlanner();
+	homing::write::RegisterTransaction();
 }
 
 }  // extern "C"

@@ -37,14 +37,27 @@ const char *Keep(const std::string &text)
 	return copy;
 }
 
-int Code(const std::string &sqlstate)
+}  // namespace
+
+int SqlStateCode(const char *sqlstate)
 {
-	if (sqlstate.size() != 5)
+	if (std::strlen(sqlstate) != 5)
 		return ERRCODE_FDW_ERROR;
 	return MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2], sqlstate[3], sqlstate[4]);
 }
 
-}  // namespace
+int NoticeLevel(const char *severity)
+{
+	static const struct {
+		const char *severity;
+		int level;
+	} kLevels[] = {{"WARNING", WARNING}, {"INFO", INFO}, {"LOG", LOG}, {"DEBUG", DEBUG1}};
+	for (const auto &known : kLevels) {
+		if (std::strcmp(severity, known.severity) == 0)
+			return known.level;
+	}
+	return NOTICE;
+}
 
 PendingError Flatten() noexcept
 {
@@ -54,7 +67,7 @@ PendingError Flatten() noexcept
 	} catch (const ServerError &error) {
 		pending.server = error.data;
 	} catch (const remote::Error &error) {
-		pending.sqlerrcode = Code(error.sqlstate);
+		pending.sqlerrcode = SqlStateCode(error.sqlstate.c_str());
 		pending.message = Keep(error.what());
 		pending.detail = Keep(error.detail);
 		pending.hint = Keep(error.hint);

@@ -60,6 +60,11 @@ auto PgCall(const Body &body) -> decltype(body())
 	}
 }
 
+// The server's numbers for what the protocol spells out. An unknown SQLSTATE is HV000, an unknown severity
+// NOTICE.
+int SqlStateCode(const char *sqlstate);
+int NoticeLevel(const char *severity);
+
 // An exception flattened to plain data, so that it can be raised after the catch block is left.
 struct PendingError {
 	ErrorData *server = nullptr;  // set: re-throw this

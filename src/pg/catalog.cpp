@@ -381,6 +381,11 @@ void RegisterCatalog()
 	CacheRegisterRelcacheCallback(OnRelationChanged, 0);
 }
 
+bool CatalogIsShared()
+{
+	return shared != nullptr;
+}
+
 bool CatalogIsCurrent()
 {
 	return cache_valid && cache_generation == pg_atomic_read_u64(&shared->catalog);

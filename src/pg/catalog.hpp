@@ -44,6 +44,9 @@ void RegisterCatalog();
 // Throws ServerError.
 const Catalog *CurrentCatalog();
 
+// False when the library was not loaded at server start.
+bool CatalogIsShared();
+
 // True when nothing changed since `CurrentCatalog` was last called. Cheap; no server calls.
 bool CatalogIsCurrent();
 

@@ -57,6 +57,8 @@ public:
 	// The next result: one or more per Send, then an empty one, and a PGRES_PIPELINE_SYNC for a Sync.
 	// Errors of the server come as results. Throws ConnectionLost.
 	Result Receive();
+	// Whether a Sync was sent whose answer has not been received.
+	bool AwaitsSync() const { return syncs_pending_ > 0; }
 	// Reads and drops everything up to the last Sync sent.
 	void Drain();
 

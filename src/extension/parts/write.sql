@@ -1,0 +1,33 @@
+-- The guard on every homed table: it refuses a write that the library did not route (P2). A statement
+-- trigger, so that COPY keeps its multi-insert; on partitions too, since one can be written directly.
+
+CREATE FUNCTION homing._guard() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'homing_guard';
+COMMENT ON FUNCTION homing._guard() IS
+	'trigger: refuses writes of a homed table that did not pass through its home';
+
+CREATE FUNCTION homing._install_guard("table" regclass) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	part regclass;
+BEGIN
+	FOR part IN SELECT relid FROM pg_partition_tree("table") UNION SELECT "table" LOOP
+		EXECUTE format('CREATE TRIGGER homing_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
+			'FOR EACH STATEMENT EXECUTE FUNCTION homing._guard()', part);
+		EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER homing_guard', part);
+	END LOOP;
+END
+$$;
+
+CREATE FUNCTION homing._remove_guard("table" regclass) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	part regclass;
+BEGIN
+	FOR part IN SELECT relid FROM pg_partition_tree("table") UNION SELECT "table" LOOP
+		EXECUTE format('DROP TRIGGER IF EXISTS homing_guard ON %s', part);
+	END LOOP;
+END
+$$;

@@ -1,0 +1,59 @@
+// Differences between PostgreSQL 15 and 18: one wrapper each, with the newest signature.
+#pragma once
+
+#include "pg/server.hpp"
+
+extern "C" {
+#include "nodes/nodeFuncs.h"
+}
+
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
+#error "pg_homing supports PostgreSQL 15 to 18"
+#endif
+
+namespace homing::pg {
+
+// Tree walkers take callbacks without a prototype before 16.
+using Walker = bool (*)(Node *node, void *context);
+using Mutator = Node *(*) (Node *node, void *context);
+
+#if PG_VERSION_NUM < 160000
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wcast-function-type"
+inline bool WalkExpression(Node *node, Walker walker, void *context)
+{
+	return expression_tree_walker(node, reinterpret_cast<bool (*)()>(walker), context);
+}
+inline bool WalkQuery(Query *query, Walker walker, void *context)
+{
+	return query_tree_walker(query, reinterpret_cast<bool (*)()>(walker), context, 0);
+}
+inline Node *MutateExpression(Node *node, Mutator mutator, void *context)
+{
+	return expression_tree_mutator(node, reinterpret_cast<Node *(*) ()>(mutator), context);
+}
+inline Query *MutateQuery(Query *query, Mutator mutator, void *context)
+{
+	return query_tree_mutator(query, reinterpret_cast<Node *(*) ()>(mutator), context, 0);
+}
+#pragma GCC diagnostic pop
+#else
+inline bool WalkExpression(Node *node, Walker walker, void *context)
+{
+	return expression_tree_walker(node, walker, context);
+}
+inline bool WalkQuery(Query *query, Walker walker, void *context)
+{
+	return query_tree_walker(query, walker, context, 0);
+}
+inline Node *MutateExpression(Node *node, Mutator mutator, void *context)
+{
+	return expression_tree_mutator(node, mutator, context);
+}
+inline Query *MutateQuery(Query *query, Mutator mutator, void *context)
+{
+	return query_tree_mutator(query, mutator, context, 0);
+}
+#endif
+
+}  // namespace homing::pg

@@ -1,0 +1,12 @@
+// Which tables this session may write now: what the guard trigger on every homed table asks (P2).
+#pragma once
+
+#include "pg/boundary.hpp"
+
+namespace homing::write {
+
+// Lets statements write the table until `context` is reset or deleted, which also happens on error.
+// A plain server call.
+void ApproveWrites(Oid relid, MemoryContext context);
+
+}  // namespace homing::write

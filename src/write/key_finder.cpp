@@ -1,0 +1,420 @@
+#include "write/key_finder.hpp"
+
+#include "pg/compat.hpp"
+#include "pg/key.hpp"
+
+extern "C" {
+#include "access/stratnum.h"
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/clauses.h"
+#include "optimizer/optimizer.h"
+#include "parser/parsetree.h"
+#include "rewrite/rewriteManip.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/typcache.h"
+}
+
+namespace homing::write {
+
+namespace {
+
+// The key column of one written table, while its statement is analysed.
+struct Key {
+	AttrNumber attnum;  // in the table written
+	Oid type;           // base type
+	Oid opfamily;       // btree, whose equality decides what is one key
+};
+
+// --- parameters ------------------------------------------------------------------------------------
+
+bool MaxParamWalker(Node *node, void *context)
+{
+	if (node == nullptr)
+		return false;
+	auto *highest = static_cast<int *>(context);
+	if (IsA(node, Param)) {
+		auto *param = reinterpret_cast<Param *>(node);
+		if (param->paramkind == PARAM_EXTERN && param->paramid > *highest)
+			*highest = param->paramid;
+		return false;
+	}
+	if (IsA(node, Query))
+		return pg::WalkQuery(reinterpret_cast<Query *>(node), MaxParamWalker, context);
+	return pg::WalkExpression(node, MaxParamWalker, context);
+}
+
+// Hands out parameter numbers that the statement does not use.
+struct ParamNumbers {
+	Query *query;
+	ParamListInfo bound;
+	int last;  // 0: not looked for yet
+
+	int Next()
+	{
+		if (last == 0) {
+			(void) pg::WalkQuery(query, MaxParamWalker, &last);
+			if (bound != nullptr && bound->numParams > last)
+				last = bound->numParams;
+		}
+		return ++last;
+	}
+};
+
+// --- expressions -----------------------------------------------------------------------------------
+
+Node *StripRelabel(Node *node)
+{
+	while (node != nullptr && IsA(node, RelabelType))
+		node = reinterpret_cast<Node *>(reinterpret_cast<RelabelType *>(node)->arg);
+	return node;
+}
+
+bool IsKeyVar(Node *node, int varno, AttrNumber attnum)
+{
+	node = StripRelabel(node);
+	if (node == nullptr || !IsA(node, Var))
+		return false;
+	auto *var = reinterpret_cast<Var *>(node);
+	return var->varno == varno && var->varattno == attnum && var->varlevelsup == 0;
+}
+
+// The expression has one value for the whole statement, known when it starts.
+bool IsKnownAtStart(Node *node)
+{
+	return !contain_var_clause(node) && !contain_subplans(node) && !contain_agg_clause(node) &&
+	       !contain_window_function(node) && !checkExprHasSubLink(node) && !expression_returns_set(node) &&
+	       !contain_volatile_functions(node);
+}
+
+bool EqualsKey(const Key *key, Oid op, Oid collation)
+{
+	return get_op_opfamily_strategy(op, key->opfamily) == BTEqualStrategyNumber &&
+	       (!OidIsValid(collation) || get_collation_isdeterministic(collation));
+}
+
+bool YieldsKey(const Key *key, Oid type)
+{
+	return pg::SharesKeyBytes(key->type, getBaseType(type));
+}
+
+// --- conjuncts ---------------------------------------------------------------------------------------
+
+// Collects what must hold for every row of the join tree: AND-ed conditions of WHERE and inner joins.
+void CollectConjuncts(Node *node, List **conjuncts)
+{
+	if (node == nullptr)
+		return;
+	if (IsA(node, FromExpr)) {
+		auto *from = reinterpret_cast<FromExpr *>(node);
+		ListCell *cell;
+		foreach (cell, from->fromlist)
+			CollectConjuncts(static_cast<Node *>(lfirst(cell)), conjuncts);
+		CollectConjuncts(from->quals, conjuncts);
+	} else if (IsA(node, JoinExpr)) {
+		auto *join = reinterpret_cast<JoinExpr *>(node);
+		if (join->jointype == JOIN_INNER) {
+			CollectConjuncts(join->larg, conjuncts);
+			CollectConjuncts(join->rarg, conjuncts);
+			CollectConjuncts(join->quals, conjuncts);
+		}
+	} else if (IsA(node, BoolExpr) && reinterpret_cast<BoolExpr *>(node)->boolop == AND_EXPR) {
+		ListCell *cell;
+		foreach (cell, reinterpret_cast<BoolExpr *>(node)->args)
+			CollectConjuncts(static_cast<Node *>(lfirst(cell)), conjuncts);
+	} else if (IsA(node, List)) {
+		ListCell *cell;
+		foreach (cell, reinterpret_cast<List *>(node))
+			CollectConjuncts(static_cast<Node *>(lfirst(cell)), conjuncts);
+	} else if (!IsA(node, RangeTblRef)) {
+		*conjuncts = lappend(*conjuncts, node);
+	}
+}
+
+bool IsOneOf(Node *node, List *columns)
+{
+	node = StripRelabel(node);
+	if (node == nullptr || !IsA(node, Var))
+		return false;
+	ListCell *cell;
+	foreach (cell, columns) {
+		auto *column = lfirst_node(Var, cell);
+		auto *var = reinterpret_cast<Var *>(node);
+		if (var->varno == column->varno && var->varattno == column->varattno && var->varlevelsup == 0)
+			return true;
+	}
+	return false;
+}
+
+// Grows the set of columns that are equal to the key in every row.
+List *EqualColumns(List *conjuncts, const Key *key, List *columns)
+{
+	for (bool grown = true; grown;) {
+		grown = false;
+		ListCell *cell;
+		foreach (cell, conjuncts) {
+			auto *node = static_cast<Node *>(lfirst(cell));
+			if (!IsA(node, OpExpr))
+				continue;
+			auto *op = reinterpret_cast<OpExpr *>(node);
+			if (list_length(op->args) != 2 || !EqualsKey(key, op->opno, op->inputcollid))
+				continue;
+			Node *sides[] = {StripRelabel(static_cast<Node *>(linitial(op->args))),
+			                 StripRelabel(static_cast<Node *>(lsecond(op->args)))};
+			for (int i = 0; i < 2; ++i) {
+				Node *other = sides[1 - i];
+				if (IsOneOf(sides[i], columns) && IsA(other, Var) && !IsOneOf(other, columns) &&
+				    reinterpret_cast<Var *>(other)->varlevelsup == 0 && YieldsKey(key, exprType(other))) {
+					columns = lappend(columns, other);
+					grown = true;
+				}
+			}
+		}
+	}
+	return columns;
+}
+
+KeySource *MakeSource(Expr *expr, bool array)
+{
+	auto *source = static_cast<KeySource *>(palloc0(sizeof(KeySource)));
+	source->expr = expr;
+	source->array = array;
+	return source;
+}
+
+// A condition `column = known` or `column = ANY (known)` on one of the columns.
+KeySource *SourceOf(Node *conjunct, const Key *key, List *columns)
+{
+	if (IsA(conjunct, OpExpr)) {
+		auto *op = reinterpret_cast<OpExpr *>(conjunct);
+		if (list_length(op->args) != 2 || !EqualsKey(key, op->opno, op->inputcollid))
+			return nullptr;
+		auto *left = static_cast<Node *>(linitial(op->args)), *right = static_cast<Node *>(lsecond(op->args));
+		if (IsOneOf(left, columns) && YieldsKey(key, exprType(right)) && IsKnownAtStart(right))
+			return MakeSource(reinterpret_cast<Expr *>(right), false);
+		if (IsOneOf(right, columns) && YieldsKey(key, exprType(left)) && IsKnownAtStart(left))
+			return MakeSource(reinterpret_cast<Expr *>(left), false);
+	} else if (IsA(conjunct, ScalarArrayOpExpr)) {
+		auto *op = reinterpret_cast<ScalarArrayOpExpr *>(conjunct);
+		auto *array = static_cast<Node *>(lsecond(op->args));
+		if (op->useOr && EqualsKey(key, op->opno, op->inputcollid) &&
+		    IsOneOf(static_cast<Node *>(linitial(op->args)), columns) &&
+		    YieldsKey(key, get_element_type(getBaseType(exprType(array)))) && IsKnownAtStart(array))
+			return MakeSource(reinterpret_cast<Expr *>(array), true);
+	}
+	return nullptr;
+}
+
+KeySource *FindInConditions(Query *query, int varno, const Key *key)
+{
+	List *conjuncts = NIL;
+	CollectConjuncts(reinterpret_cast<Node *>(query->jointree), &conjuncts);
+	Var *column = makeVar(varno, key->attnum, key->type, -1, InvalidOid, 0);
+	List *columns = EqualColumns(conjuncts, key, list_make1(column));
+
+	KeySource *found = nullptr;
+	ListCell *cell;
+	foreach (cell, conjuncts) {
+		KeySource *source = SourceOf(static_cast<Node *>(lfirst(cell)), key, columns);
+		// One value beats a list of them; either proves.
+		if (source != nullptr && (found == nullptr || (found->array && !source->array)))
+			found = source;
+	}
+	return found;
+}
+
+// --- INSERT --------------------------------------------------------------------------------------------
+
+// Prepares the expression of one inserted key. What could differ between here and the home is evaluated
+// once, here, and becomes a parameter.
+Node *RouteInserted(Node *node, WriteTarget *target, ParamNumbers *numbers)
+{
+	if (contain_var_clause(node) || contain_agg_clause(node) || checkExprHasSubLink(node) ||
+	    expression_returns_set(node)) {
+		target->unproved = "The key of the inserted row is computed by a subquery.";
+		return node;
+	}
+	KeySource *source = MakeSource(reinterpret_cast<Expr *>(node), false);
+	target->sources = lappend(target->sources, source);
+	if (!contain_mutable_functions(node))
+		return node;
+	source->param = numbers->Next();
+	auto *param = makeNode(Param);
+	param->paramkind = PARAM_EXTERN;
+	param->paramid = source->param;
+	param->paramtype = exprType(node);
+	param->paramtypmod = exprTypmod(node);
+	param->paramcollid = exprCollation(node);
+	param->location = -1;
+	return reinterpret_cast<Node *>(param);
+}
+
+TargetEntry *EntryOf(Query *query, AttrNumber attnum)
+{
+	ListCell *cell;
+	foreach (cell, query->targetList) {
+		auto *entry = lfirst_node(TargetEntry, cell);
+		if (entry->resno == attnum && !entry->resjunk)
+			return entry;
+	}
+	return nullptr;
+}
+
+RangeTblEntry *SourceRows(Query *query, int *varno)
+{
+	if (list_length(query->jointree->fromlist) != 1 || !IsA(linitial(query->jointree->fromlist), RangeTblRef))
+		return nullptr;
+	*varno = linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex;
+	return rt_fetch(*varno, query->rtable);
+}
+
+// The rows come from VALUES with several rows, and the key from a column that VALUES does not have (a
+// default): gives VALUES that column.
+void AddValuesColumn(RangeTblEntry *values, int varno, TargetEntry *entry, WriteTarget *target,
+                     ParamNumbers *numbers)
+{
+	ListCell *cell;
+	foreach (cell, values->values_lists) {
+		auto *row = lfirst_node(List, cell);
+		Node *key = static_cast<Node *>(copyObjectImpl(entry->expr));
+		lfirst(cell) = lappend(row, RouteInserted(key, target, numbers));
+	}
+	auto *expr = reinterpret_cast<Node *>(entry->expr);
+	const Oid type = exprType(expr), collation = exprCollation(expr);
+	const int32 typmod = exprTypmod(expr);
+	values->coltypes = lappend_oid(values->coltypes, type);
+	values->coltypmods = lappend_int(values->coltypmods, typmod);
+	values->colcollations = lappend_oid(values->colcollations, collation);
+	values->eref->colnames = lappend(values->eref->colnames, makeString(pstrdup("key")));
+	entry->expr = reinterpret_cast<Expr *>(
+		makeVar(varno, list_length(values->coltypes), type, typmod, collation, 0));
+}
+
+void FindInserted(Query *query, const Key *key, WriteTarget *target, ParamNumbers *numbers)
+{
+	TargetEntry *entry = EntryOf(query, key->attnum);
+	if (entry == nullptr)
+		return;  // no value and no default: NULL, which the home's own constraint refuses
+
+	int varno = 0;
+	RangeTblEntry *rows = SourceRows(query, &varno);
+	if (rows == nullptr && query->jointree->fromlist == NIL) {
+		entry->expr =
+			reinterpret_cast<Expr *>(RouteInserted(reinterpret_cast<Node *>(entry->expr), target, numbers));
+		return;
+	}
+	if (rows == nullptr || rows->rtekind != RTE_VALUES) {
+		target->unproved = "The keys of the inserted rows are computed by a query.";
+		return;
+	}
+	Node *expr = StripRelabel(reinterpret_cast<Node *>(entry->expr));
+	if (!contain_var_clause(expr)) {
+		AddValuesColumn(rows, varno, entry, target, numbers);
+		return;
+	}
+	if (!IsA(expr, Var) || reinterpret_cast<Var *>(expr)->varno != varno) {
+		target->unproved = "The keys of the inserted rows are computed from VALUES.";
+		return;
+	}
+	const int column = reinterpret_cast<Var *>(expr)->varattno - 1;
+	ListCell *cell;
+	foreach (cell, rows->values_lists) {
+		ListCell *value = list_nth_cell(lfirst_node(List, cell), column);
+		lfirst(value) = RouteInserted(static_cast<Node *>(lfirst(value)), target, numbers);
+	}
+}
+
+// --- one written table ---------------------------------------------------------------------------------
+
+bool SetsKey(List *assignments, const Key *key)
+{
+	ListCell *cell;
+	foreach (cell, assignments) {
+		auto *entry = lfirst_node(TargetEntry, cell);
+		if (entry->resno == key->attnum && !entry->resjunk)
+			return true;
+	}
+	return false;
+}
+
+void FindNewKey(Query *query, const Key *key, WriteTarget *target)
+{
+	TargetEntry *entry = EntryOf(query, key->attnum);
+	if (entry == nullptr || IsKeyVar(reinterpret_cast<Node *>(entry->expr), query->resultRelation, key->attnum))
+		return;
+	auto *expr = reinterpret_cast<Node *>(entry->expr);
+	if (IsKnownAtStart(expr))
+		target->sources = lappend(target->sources, MakeSource(entry->expr, false));
+	else
+		target->unproved = "The new key of the updated rows is computed from the rows.";
+}
+
+void AnalyseTarget(Query *query, WriteAnalysis *analysis, ParamNumbers *numbers)
+{
+	RangeTblEntry *entry = rt_fetch(query->resultRelation, query->rtable);
+	if (entry->rtekind != RTE_RELATION)
+		return;
+	const pg::Catalog *catalog = pg::CurrentCatalog();
+	const pg::HomedTable *homed = catalog != nullptr ? catalog->Find(entry->relid) : nullptr;
+	if (homed == nullptr)
+		return;
+
+	auto *target = static_cast<WriteTarget *>(palloc0(sizeof(WriteTarget)));
+	target->relid = entry->relid;
+	target->homed = homed->relid;
+	analysis->targets = lappend(analysis->targets, target);
+
+	Key key{homed->key_attnum, homed->key_type, InvalidOid};
+	key.opfamily = lookup_type_cache(key.type, TYPECACHE_BTREE_OPFAMILY)->btree_opf;
+	if (target->relid != target->homed)
+		key.attnum = get_attnum(target->relid, get_attname(target->homed, homed->key_attnum, false));
+
+	switch (query->commandType) {
+	case CMD_INSERT:
+		FindInserted(query, &key, target, numbers);
+		if (query->onConflict != nullptr && SetsKey(query->onConflict->onConflictSet, &key))
+			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			                errmsg("cannot change the key of a homed table in ON CONFLICT DO UPDATE"),
+			                errdetail("Column \"%s\" decides the home of a row of \"%s\".",
+			                          get_attname(target->relid, key.attnum, false), get_rel_name(target->relid)),
+			                errhint("Leave the key out of the SET list: the row in conflict has the same key.")));
+		break;
+	case CMD_UPDATE:
+	case CMD_DELETE: {
+		KeySource *source = FindInConditions(query, query->resultRelation, &key);
+		if (source != nullptr)
+			target->sources = lappend(target->sources, source);
+		else
+			target->unproved = "No condition gives the key of the rows.";
+		if (query->commandType == CMD_UPDATE)
+			FindNewKey(query, &key, target);
+		break;
+	}
+	default:
+		target->unproved = "MERGE does not tell the keys of the rows beforehand.";
+		break;
+	}
+}
+
+}  // namespace
+
+WriteAnalysis *AnalyseWrite(Query *query, ParamListInfo bound)
+{
+	auto *analysis = static_cast<WriteAnalysis *>(palloc0(sizeof(WriteAnalysis)));
+	ParamNumbers numbers{query, bound, 0};
+	if (query->commandType != CMD_SELECT && query->commandType != CMD_UTILITY)
+		AnalyseTarget(query, analysis, &numbers);
+	if (query->hasModifyingCTE) {
+		ListCell *cell;
+		foreach (cell, query->cteList) {
+			auto *part = castNode(Query, lfirst_node(CommonTableExpr, cell)->ctequery);
+			if (part->commandType != CMD_SELECT)
+				AnalyseTarget(part, analysis, &numbers);
+		}
+	}
+	return analysis->targets != NIL ? analysis : nullptr;
+}
+
+}  // namespace homing::write

@@ -1,0 +1,39 @@
+// Finds the keys that a write concerns, in the parse tree, before it is planned.
+//
+// A key is proved when every row that the statement can touch has it: INSERT's value for the key column;
+// for UPDATE and DELETE `key = expr`, `key = ANY (expr)`, or a column that inner joins equate with one.
+// Expressions are found here and evaluated when the statement starts.
+#pragma once
+
+#include "pg/catalog.hpp"
+
+extern "C" {
+#include "nodes/params.h"
+#include "nodes/parsenodes.h"
+}
+
+namespace homing::write {
+
+// Where key values of one written table come from.
+struct KeySource {
+	Expr *expr;
+	bool array;  // yields an array of keys
+	int param;   // > 0: evaluated once, its value is this parameter of the statement; 0: plain
+};
+
+struct WriteTarget {
+	Oid relid;               // the table written, possibly a partition
+	Oid homed;               // the homed table it is or belongs to
+	List *sources;           // of KeySource *
+	const char *unproved;    // why the keys are not known before the rows are; nullptr: they are
+};
+
+struct WriteAnalysis {
+	List *targets;  // of WriteTarget *
+};
+
+// nullptr: the query writes no homed table. Replaces key expressions that must be evaluated exactly once
+// by parameters, in the query itself. A plain server call; raises 0A000 for shapes that can never work.
+WriteAnalysis *AnalyseWrite(Query *query, ParamListInfo bound);
+
+}  // namespace homing::write

@@ -1,0 +1,21 @@
+// The plan node "Homed Modify" above the plan of a statement that writes homed tables.
+//
+// Its child is the plan that PostgreSQL would run without us. When it starts it evaluates the keys, asks
+// core::router, and either runs the child (serve) or sends the statement to the home (forward).
+#pragma once
+
+#include "write/key_finder.hpp"
+
+extern "C" {
+#include "nodes/plannodes.h"
+}
+
+namespace homing::write {
+
+// From _PG_init.
+void RegisterModifyNode();
+
+// Puts the node on top of the plan. `query` is what a home is sent; it is kept. A plain server call.
+void WrapPlan(PlannedStmt *statement, const WriteAnalysis *analysis, Query *query);
+
+}  // namespace homing::write

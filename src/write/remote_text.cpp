@@ -1,0 +1,188 @@
+#include "write/remote_text.hpp"
+
+#include "pg/compat.hpp"
+
+extern "C" {
+#include "access/transam.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/parsetree.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/ruleutils.h"
+}
+
+namespace homing::write {
+
+namespace {
+
+struct Rewriting {
+	List *params;  // of Param *, by remote number
+};
+
+[[noreturn]] void RefuseForward(const char *what, const char *hint)
+{
+	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+	                errmsg("cannot execute this statement at another region"), errdetail("%s", what),
+	                errhint("%s", hint)));
+	pg_unreachable();
+}
+
+void CheckRangeTable(List *rtable)
+{
+	ListCell *cell;
+	foreach (cell, rtable) {
+		auto *entry = lfirst_node(RangeTblEntry, cell);
+		if (entry->rtekind == RTE_NAMEDTUPLESTORE)
+			RefuseForward(psprintf("It reads the transition table \"%s\".", entry->enrname),
+			              "Copy the rows into the statement's parameters, for example as an array.");
+		if (entry->rtekind == RTE_RELATION && get_rel_persistence(entry->relid) == RELPERSISTENCE_TEMP)
+			RefuseForward(psprintf("It uses the temporary table \"%s\", which only this session has.",
+			                       get_rel_name(entry->relid)),
+			              "Pass the values as parameters, or use a table that every region has.");
+	}
+}
+
+void CheckChecks(List *checks)
+{
+	ListCell *cell;
+	foreach (cell, checks) {
+		auto *check = lfirst_node(WithCheckOption, cell);
+		if (check->kind == WCO_VIEW_CHECK)
+			RefuseForward(psprintf("It writes through the view \"%s\", which has a check option.", check->relname),
+			              "Write to the table itself, or from the row's home region.");
+	}
+}
+
+// Values that the rewriter filled in for columns that the user left out of VALUES with several rows or of
+// a SELECT: the home fills them in itself. In these forms a user's value is always a column of the source.
+void DropDefaults(Query *query)
+{
+	if (query->commandType != CMD_INSERT || query->jointree->fromlist == NIL)
+		return;
+	List *kept = NIL;
+	ListCell *cell;
+	foreach (cell, query->targetList) {
+		auto *entry = lfirst_node(TargetEntry, cell);
+		if (contain_vars_of_level(reinterpret_cast<Node *>(entry->expr), 0))
+			kept = lappend(kept, entry);
+	}
+	query->targetList = kept;
+}
+
+Node *Numbered(Param *param, Rewriting *rewriting)
+{
+	auto *copy = static_cast<Param *>(copyObjectImpl(param));
+	int number = 0;
+	ListCell *cell;
+	foreach (cell, rewriting->params) {
+		++number;
+		if (lfirst_node(Param, cell)->paramid == param->paramid)
+			break;
+	}
+	if (cell == nullptr) {
+		rewriting->params = lappend(rewriting->params, param);
+		number = list_length(rewriting->params);
+	}
+	copy->paramid = number;
+	if (IsPortableType(param->paramtype))
+		return reinterpret_cast<Node *>(copy);
+	return reinterpret_cast<Node *>(makeRelabelType(reinterpret_cast<Expr *>(copy), param->paramtype,
+	                                                param->paramtypmod, param->paramcollid, COERCE_EXPLICIT_CAST));
+}
+
+Node *Rewrite(Node *node, void *context)
+{
+	if (node == nullptr)
+		return nullptr;
+	if (IsA(node, Query)) {
+		auto *query = reinterpret_cast<Query *>(node);
+		CheckRangeTable(query->rtable);
+		CheckChecks(query->withCheckOptions);
+		query = pg::MutateQuery(query, Rewrite, context);
+		DropDefaults(query);
+		return reinterpret_cast<Node *>(query);
+	}
+	if (IsA(node, Param) && reinterpret_cast<Param *>(node)->paramkind == PARAM_EXTERN)
+		return Numbered(reinterpret_cast<Param *>(node), static_cast<Rewriting *>(context));
+	if (IsA(node, NextValueExpr)) {
+		// An identity column: the home draws the value.
+		auto *value = makeNode(SetToDefault);
+		value->typeId = reinterpret_cast<NextValueExpr *>(node)->typeId;
+		value->typeMod = -1;
+		value->location = -1;
+		return reinterpret_cast<Node *>(value);
+	}
+	return pg::MutateExpression(node, Rewrite, context);
+}
+
+}  // namespace
+
+bool IsPortableType(Oid type)
+{
+	if (type >= FirstGenbkiObjectId)
+		return false;
+	switch (type) {
+	// Their values are numbers of objects, which differ from database to database.
+	case REGPROCOID:
+	case REGPROCEDUREOID:
+	case REGOPEROID:
+	case REGOPERATOROID:
+	case REGCLASSOID:
+	case REGCOLLATIONOID:
+	case REGTYPEOID:
+	case REGROLEOID:
+	case REGNAMESPACEOID:
+	case REGCONFIGOID:
+	case REGDICTIONARYOID:
+	case REGPROCARRAYOID:
+	case REGPROCEDUREARRAYOID:
+	case REGOPERARRAYOID:
+	case REGOPERATORARRAYOID:
+	case REGCLASSARRAYOID:
+	case REGCOLLATIONARRAYOID:
+	case REGTYPEARRAYOID:
+	case REGROLEARRAYOID:
+	case REGNAMESPACEARRAYOID:
+	case REGCONFIGARRAYOID:
+	case REGDICTIONARYARRAYOID:
+	case RECORDOID:
+	case RECORDARRAYOID:
+	case UNKNOWNOID:
+		return false;
+	default:
+		return true;
+	}
+}
+
+RemoteText DeparseForRegion(Query *query)
+{
+	Rewriting rewriting{NIL};
+	auto *rewritten =
+		reinterpret_cast<Query *>(Rewrite(static_cast<Node *>(copyObjectImpl(query)), &rewriting));
+
+	// Names are printed as the search path needs them, literals as the display settings want them.
+	const int nest_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("extra_float_digits", "3", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+	                         false);
+	RemoteText text{};
+	text.sql = pg_get_querydef(rewritten, false);
+	AtEOXact_GUC(true, nest_level);
+
+	text.param_count = list_length(rewriting.params);
+	text.params = static_cast<RemoteParam *>(palloc0(sizeof(RemoteParam) * (text.param_count + 1)));
+	ListCell *cell;
+	int i = 0;
+	foreach (cell, rewriting.params) {
+		auto *param = lfirst_node(Param, cell);
+		text.params[i++] = {param->paramid, param->paramtype, IsPortableType(param->paramtype)};
+	}
+	return text;
+}
+
+}  // namespace homing::write

@@ -1,0 +1,31 @@
+// A statement as text for another region: every name qualified, parameters renumbered from 1.
+#pragma once
+
+#include "pg/boundary.hpp"
+
+extern "C" {
+#include "nodes/parsenodes.h"
+}
+
+namespace homing::write {
+
+struct RemoteParam {
+	int number;  // of the parameter in the statement here
+	Oid type;
+	bool typed;  // the remote server is told the type's number; else the text casts it by name
+};
+
+struct RemoteText {
+	char *sql;
+	int param_count;
+	RemoteParam *params;  // $1 … at the other region
+};
+
+// Raises 0A000 when the statement holds something that only exists in this session: temporary tables,
+// transition tables, a view's WITH CHECK OPTION. A plain server call.
+RemoteText DeparseForRegion(Query *query);
+
+// A type whose number and binary form are the same in every database of this major version.
+bool IsPortableType(Oid type);
+
+}  // namespace homing::write

@@ -1,0 +1,205 @@
+#include "write/transaction.hpp"
+
+#include <map>
+#include <memory>
+#include <utility>
+
+#include "pg/boundary.hpp"
+#include "pg/catalog.hpp"
+#include "pg/waiter.hpp"
+
+extern "C" {
+#include "access/xact.h"
+#include "utils/inval.h"
+#include "utils/syscache.h"
+}
+
+namespace homing::write {
+
+namespace {
+
+// Server and user: who connects where.
+using SessionKey = std::pair<core::RegionId, Oid>;
+using Sessions = std::map<SessionKey, std::unique_ptr<RegionSession>>;
+
+Sessions *sessions = nullptr;
+pg::LatchWaiter *waiter = nullptr;
+bool credentials_changed = false;
+
+// The region written to in this transaction, and the lowest nesting level at which it was.
+RegionSession *writer = nullptr;
+int writer_level = 0;
+
+// Servers or user mappings changed: connections made with the old ones end with their transactions.
+void OnCredentialsChanged(Datum, int, uint32)
+{
+	credentials_changed = true;
+}
+
+void DropIdleSessions()
+{
+	for (auto it = sessions->begin(); it != sessions->end();) {
+		if (!it->second->InTransaction())
+			it = sessions->erase(it);
+		else
+			++it;
+	}
+	credentials_changed = false;
+}
+
+RegionSession &SessionAt(core::RegionId region)
+{
+	if (credentials_changed)
+		DropIdleSessions();
+	const pg::Catalog *catalog = pg::CurrentCatalog();
+	const Oid user = GetUserId();
+	std::unique_ptr<RegionSession> &session = (*sessions)[{region, user}];
+	if (session != nullptr && session->Lost())
+		throw remote::ConnectionLost("the connection to region \"" + session->name() + "\" was lost in this transaction");
+	const core::Epoch epoch = catalog->map.epoch();
+	if (session != nullptr && !session->InTransaction() && (!session->Usable() || session->epoch() != epoch))
+		session.reset();
+	if (session == nullptr) {
+		const std::string name = catalog->RegionName(region);
+		const Oid server = pg::PgCall([&] { return pg::RegionServer(name.c_str()); });
+		session = std::make_unique<RegionSession>(region, name, epoch, pg::ConnectTo(server, user, *waiter));
+	}
+	return *session;
+}
+
+void CheckMayWriteAt(const RegionSession &session)
+{
+	if (writer != nullptr && writer != &session) {
+		remote::Error error("0A000", "cannot write at a second region in one transaction");
+		error.detail = "The transaction has written at region \"" + writer->name() + "\" and would now write at \"" +
+					   session.name() + "\".";
+		error.hint = "Commit in between.";
+		throw error;
+	}
+	if (writer == nullptr && TransactionIdIsValid(GetTopTransactionIdIfAny())) {
+		remote::Error error("0A000", "cannot write at a second region in one transaction");
+		error.detail = "The transaction has written in this region and would now write at \"" + session.name() + "\".";
+		error.hint = "Commit in between.";
+		throw error;
+	}
+}
+
+void OnPreCommit()
+{
+	if (writer != nullptr && TransactionIdIsValid(GetTopTransactionIdIfAny())) {
+		remote::Error error("0A000", "cannot commit writes in this region and at region \"" + writer->name() +
+		                                 "\" in one transaction");
+		error.hint = "Commit in between.";
+		throw error;
+	}
+	for (auto &[key, session] : *sessions) {
+		if (session->Lost())
+			throw remote::ConnectionLost("the connection to region \"" + session->name() + "\" was lost in this transaction");
+	}
+	// Readers end without a round trip; the writer decides.
+	for (auto &[key, session] : *sessions) {
+		if (session.get() != writer)
+			session->Rollback();
+	}
+	if (writer != nullptr)
+		std::exchange(writer, nullptr)->Commit();
+}
+
+void OnTransactionEnd(XactEvent event, void *)
+{
+	if (sessions == nullptr)
+		return;
+	switch (event) {
+	case XACT_EVENT_PRE_COMMIT:
+		pg::PgEntry([] { OnPreCommit(); });
+		break;
+	case XACT_EVENT_PRE_PREPARE:
+		if (writer != nullptr)
+			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			                errmsg("cannot PREPARE a transaction that has written at another region")));
+		break;
+	case XACT_EVENT_COMMIT:
+	case XACT_EVENT_ABORT:
+	case XACT_EVENT_PREPARE:
+		writer = nullptr;
+		for (auto &[key, session] : *sessions)
+			session->Rollback();
+		break;
+	default:
+		break;
+	}
+}
+
+void OnSubTransactionEnd(SubXactEvent event, SubTransactionId, SubTransactionId, void *)
+{
+	if (sessions == nullptr || (event != SUBXACT_EVENT_PRE_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB))
+		return;
+	const bool commit = event == SUBXACT_EVENT_PRE_COMMIT_SUB;
+	const int level = GetCurrentTransactionNestLevel();
+	pg::PgEntry([&] {
+		for (auto &[key, session] : *sessions)
+			session->EndSubtransaction(commit, level);
+	});
+	if (writer != nullptr && writer_level >= level) {
+		if (commit)
+			writer_level = level - 1;
+		else
+			writer = nullptr;
+	}
+}
+
+}  // namespace
+
+void RegisterTransaction()
+{
+	RegisterXactCallback(OnTransactionEnd, nullptr);
+	RegisterSubXactCallback(OnSubTransactionEnd, nullptr);
+	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, OnCredentialsChanged, 0);
+	CacheRegisterSyscacheCallback(USERMAPPINGOID, OnCredentialsChanged, 0);
+}
+
+remote::Result Forward(core::RegionId region, const RemoteStatement &statement, bool alone)
+{
+	if (sessions == nullptr) {
+		sessions = new Sessions;
+		waiter = new pg::LatchWaiter;
+	}
+	RegionSession &session = SessionAt(region);
+	if (alone)
+		return session.RunAlone(statement);
+
+	CheckMayWriteAt(session);
+	const int level = pg::PgCall([] { return GetCurrentTransactionNestLevel(); });
+	// Before the statement: whatever it did may have to be committed or undone.
+	if (writer == nullptr) {
+		writer = &session;
+		writer_level = level;
+	}
+	writer_level = level < writer_level ? level : writer_level;
+	return session.Run(statement, level);
+}
+
+void CheckMayWriteHere()
+{
+	if (writer != nullptr)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		                errmsg("cannot write at a second region in one transaction"),
+		                errdetail("The transaction has written at region \"%s\" and would now write in this region.",
+		                          writer->name().c_str()),
+		                errhint("Commit in between.")));
+}
+
+bool TransactionIsUntouched()
+{
+	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		return false;
+	if (sessions != nullptr) {
+		for (const auto &[key, session] : *sessions) {
+			if (session->InTransaction())
+				return false;
+		}
+	}
+	return true;
+}
+
+}  // namespace homing::write

@@ -1,0 +1,222 @@
+#include "write/written_keys.hpp"
+
+#include "pg/compat.hpp"
+#include "pg/key.hpp"
+
+extern "C" {
+#include "executor/executor.h"
+#include "nodes/nodeFuncs.h"
+#include "nodes/params.h"
+#include "nodes/value.h"
+#include "optimizer/optimizer.h"
+#include "utils/array.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+}
+
+namespace homing::write {
+
+namespace {
+
+// The statement's parameters and, behind them, keys that were evaluated once.
+struct RoutedParams {
+	ParamListInfo original;  // nullptr: none
+	int first;               // number of the first routed one
+	ParamExternData *routed;
+	int count;
+};
+
+ParamExternData *FetchParam(ParamListInfo list, int number, bool speculative, ParamExternData *workspace)
+{
+	auto *routed = static_cast<RoutedParams *>(list->paramFetchArg);
+	if (number >= routed->first && number < routed->first + routed->count)
+		return &routed->routed[number - routed->first];
+	ParamListInfo original = routed->original;
+	if (original == nullptr || number > original->numParams) {
+		memset(workspace, 0, sizeof(*workspace));
+		workspace->isnull = true;
+		return workspace;
+	}
+	if (original->paramFetch != nullptr)
+		return original->paramFetch(original, number, speculative, workspace);
+	return &original->params[number - 1];
+}
+
+void AddRoutedParams(EState *estate, List *values, int first)
+{
+	auto *routed = static_cast<RoutedParams *>(palloc0(sizeof(RoutedParams)));
+	routed->original = estate->es_param_list_info;
+	routed->first = first;
+	routed->count = list_length(values);
+	routed->routed = static_cast<ParamExternData *>(palloc0(sizeof(ParamExternData) * routed->count));
+	ListCell *cell;
+	int i = 0;
+	foreach (cell, values)
+		routed->routed[i++] = *static_cast<ParamExternData *>(lfirst(cell));
+
+	auto *list = static_cast<ParamListInfo>(palloc0(offsetof(ParamListInfoData, params)));
+	list->paramFetch = FetchParam;
+	list->paramFetchArg = routed;
+	list->numParams = first + routed->count - 1;
+	if (routed->original != nullptr) {
+		list->parserSetup = routed->original->parserSetup;
+		list->parserSetupArg = routed->original->parserSetupArg;
+		if (routed->original->numParams > list->numParams)
+			list->numParams = routed->original->numParams;
+	}
+	estate->es_param_list_info = list;
+	if (estate->es_per_tuple_exprcontext != nullptr)
+		estate->es_per_tuple_exprcontext->ecxt_param_list_info = list;
+}
+
+bool IsUnknownParam(Node *node, EState *estate)
+{
+	return IsA(node, Param) && estate->es_param_list_info == nullptr;
+}
+
+bool UnknownParamWalker(Node *node, void *context)
+{
+	if (node == nullptr)
+		return false;
+	return IsUnknownParam(node, static_cast<EState *>(context)) ||
+	       pg::WalkExpression(node, UnknownParamWalker, context);
+}
+
+Datum Evaluate(Expr *expr, EState *estate, bool *isnull)
+{
+	if (IsA(expr, Const)) {
+		auto *constant = reinterpret_cast<Const *>(expr);
+		*isnull = constant->constisnull;
+		return constant->constvalue;
+	}
+	if (IsA(expr, Param) && estate->es_param_list_info != nullptr) {
+		ParamListInfo list = estate->es_param_list_info;
+		const int number = reinterpret_cast<Param *>(expr)->paramid;
+		if (number <= list->numParams) {
+			ParamExternData workspace;
+			const ParamExternData *param = list->paramFetch != nullptr
+			                                   ? list->paramFetch(list, number, false, &workspace)
+			                                   : &list->params[number - 1];
+			if (param->ptype == reinterpret_cast<Param *>(expr)->paramtype) {
+				*isnull = param->isnull;
+				return param->value;
+			}
+		}
+	}
+	ExprState *state = ExecInitExpr(expr, nullptr);
+	ExprContext *context = GetPerTupleExprContext(estate);
+	context->ecxt_param_list_info = estate->es_param_list_info;
+	return ExecEvalExpr(state, context, isnull);
+}
+
+void AddKey(WrittenTarget *target, Datum value, Oid type)
+{
+	auto *buffer = static_cast<uint8 *>(palloc(8));
+	const pg::KeyBytes bytes = pg::CanonicalKey(value, getBaseType(type), buffer);
+	target->keys[target->key_count++] = {bytes.data, bytes.size};
+}
+
+void Reserve(WrittenTarget *target, int more)
+{
+	const Size size = sizeof(KeyValue) * (target->key_count + more);
+	target->keys = static_cast<KeyValue *>(target->keys == nullptr ? palloc(size) : repalloc_huge(target->keys, size));
+}
+
+void AddArray(WrittenTarget *target, Datum value, Oid type)
+{
+	ArrayType *array = DatumGetArrayTypeP(value);
+	const Oid element = get_element_type(getBaseType(type));
+	int16 length;
+	bool by_value;
+	char align;
+	get_typlenbyvalalign(element, &length, &by_value, &align);
+	Datum *elements;
+	bool *nulls;
+	int count;
+	deconstruct_array(array, element, length, by_value, align, &elements, &nulls, &count);
+	Reserve(target, count);
+	for (int i = 0; i < count; ++i) {
+		if (!nulls[i])
+			AddKey(target, elements[i], element);
+	}
+}
+
+}  // namespace
+
+List *StoreKeys(CustomScan *scan, const WriteAnalysis *analysis)
+{
+	List *stored = NIL;
+	ListCell *cell;
+	foreach (cell, analysis->targets) {
+		auto *target = static_cast<WriteTarget *>(lfirst(cell));
+		List *arrays = NIL, *params = NIL;
+		ListCell *source_cell;
+		foreach (source_cell, target->sources) {
+			auto *source = static_cast<KeySource *>(lfirst(source_cell));
+			scan->custom_exprs = lappend(scan->custom_exprs, expression_planner(source->expr));
+			arrays = lappend_int(arrays, source->array ? 1 : 0);
+			params = lappend_int(params, source->param);
+		}
+		List *one = list_make4(list_make2_oid(target->relid, target->homed),
+		                       makeString(pstrdup(target->unproved != nullptr ? target->unproved : "")), arrays, params);
+		stored = lappend(stored, one);
+	}
+	return stored;
+}
+
+WrittenKeys EvaluateKeys(CustomScan *scan, List *stored, EState *estate, bool explain_only)
+{
+	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
+	WrittenKeys keys{};
+	keys.targets = static_cast<WrittenTarget *>(palloc0(sizeof(WrittenTarget) * list_length(stored)));
+	List *routed = NIL;
+	int first_routed = 0;
+	ListCell *expr_cell = list_head(scan->custom_exprs);
+	ListCell *cell;
+	foreach (cell, stored) {
+		auto *one = lfirst_node(List, cell);
+		WrittenTarget *target = &keys.targets[keys.target_count++];
+		target->relid = linitial_oid(linitial_node(List, one));
+		target->homed = lsecond_oid(linitial_node(List, one));
+		const char *unproved = strVal(lsecond(one));
+		target->unproved = unproved[0] != '\0' ? unproved : nullptr;
+		target->known = true;
+
+		ListCell *array_cell, *param_cell;
+		forboth (array_cell, static_cast<List *>(lthird(one)), param_cell, static_cast<List *>(lfourth(one))) {
+			auto *expr = static_cast<Expr *>(lfirst(expr_cell));
+			expr_cell = lnext(scan->custom_exprs, expr_cell);
+			if (explain_only && (lfirst_int(param_cell) != 0 || UnknownParamWalker(reinterpret_cast<Node *>(expr), estate))) {
+				target->known = false;
+				continue;
+			}
+			bool isnull;
+			const Oid type = exprType(reinterpret_cast<Node *>(expr));
+			const Datum value = Evaluate(expr, estate, &isnull);
+			if (lfirst_int(param_cell) != 0) {
+				if (routed == NIL)
+					first_routed = lfirst_int(param_cell);
+				auto *param = static_cast<ParamExternData *>(palloc0(sizeof(ParamExternData)));
+				param->value = value;
+				param->isnull = isnull;
+				param->pflags = PARAM_FLAG_CONST;
+				param->ptype = type;
+				routed = lappend(routed, param);
+			}
+			if (isnull)
+				continue;
+			if (lfirst_int(array_cell) != 0) {
+				AddArray(target, value, type);
+			} else {
+				Reserve(target, 1);
+				AddKey(target, value, type);
+			}
+		}
+	}
+	if (routed != NIL)
+		AddRoutedParams(estate, routed, first_routed);
+	MemoryContextSwitchTo(old);
+	return keys;
+}
+
+}  // namespace homing::write

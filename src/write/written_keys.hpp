@@ -1,0 +1,39 @@
+// The keys of a statement's targets: their place in the plan, and their values when it starts.
+#pragma once
+
+#include "write/key_finder.hpp"
+
+extern "C" {
+#include "nodes/execnodes.h"
+#include "nodes/plannodes.h"
+}
+
+namespace homing::write {
+
+struct KeyValue {
+	const uint8 *data;  // canonical bytes
+	Size size;
+};
+
+struct WrittenTarget {
+	Oid relid;
+	Oid homed;
+	const char *unproved;  // nullptr: `keys` are all keys that can be written
+	KeyValue *keys;
+	int key_count;
+	bool known;            // false: EXPLAIN without the values of the parameters
+};
+
+struct WrittenKeys {
+	WrittenTarget *targets;
+	int target_count;
+};
+
+// Stores the analysis in the node's custom_exprs; returns what belongs into custom_private. Plain.
+List *StoreKeys(CustomScan *scan, const WriteAnalysis *analysis);
+
+// Evaluates the key expressions, in the query's memory context; values that must not be evaluated again
+// become parameters of the execution. With `explain_only`, nothing with side effects is evaluated. Plain.
+WrittenKeys EvaluateKeys(CustomScan *scan, List *stored, EState *estate, bool explain_only);
+
+}  // namespace homing::write
