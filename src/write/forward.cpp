@@ -163,9 +163,14 @@ Tuplestorestate *ExecuteForwarded(const ForwardedWrite &write)
 			argument.type = text.params[i].typed ? text.params[i].type : 0;
 			statement.arguments.push_back(std::move(argument));
 		}
-		const remote::Result result = Forward(write.region, statement, alone);
-		if (alone)
+		remote::Result result;
+		if (alone) {
+			result = ForwardAlone(write.region, statement);
 			MyXactFlags |= XACT_FLAGS_NEEDIMMEDIATECOMMIT;
+		} else {
+			Post(write.region, statement);
+			result = Await(write.region);
+		}
 		if (estate->es_plannedstmt->commandType != CMD_SELECT)
 			estate->es_processed += std::strtoull(PQcmdTuples(result.get()), nullptr, 10);
 		return write.returning->natts == 0 ? nullptr : pg::PgCall([&] {

@@ -119,7 +119,7 @@ remote::Result RegionSession::Collect(int skipped)
 	return answers.empty() ? remote::Result() : std::move(answers.front());
 }
 
-remote::Result RegionSession::Run(const RemoteStatement &statement, int nest_level)
+void RegionSession::Post(const RemoteStatement &statement, int nest_level)
 {
 	QueuePending();
 	if (level_ == 0)
@@ -129,7 +129,6 @@ remote::Result RegionSession::Run(const RemoteStatement &statement, int nest_lev
 	QueueSettings();
 	connection_->Send(statement.sql, statement.arguments, statement.binary_result);
 	connection_->Sync();
-	return Collect();
 }
 
 // An implicit transaction, which the server commits at the Sync. Its level is the default of the remote

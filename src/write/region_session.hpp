@@ -26,9 +26,11 @@ class RegionSession {
 public:
 	RegionSession(core::RegionId region, std::string name, core::Epoch epoch, pg::RegionConnection connection);
 
-	// Runs the statement in the remote transaction, which is begun or brought to our nesting level first.
+	// Sends the statement into the remote transaction, which is begun or brought to our nesting level first.
+	// Its answer is received with Receive, before anything else is sent.
+	void Post(const RemoteStatement &statement, int nest_level);
 	// Throws the remote error, or ConnectionLost: then nothing of the transaction is committed.
-	remote::Result Run(const RemoteStatement &statement, int nest_level);
+	remote::Result Receive() { return Collect(); }
 	// Runs the statement as a transaction of its own: one round trip, and it is committed on return.
 	// Throws the remote error (not committed); OutcomeUnknown when the connection was lost meanwhile.
 	remote::Result RunAlone(const RemoteStatement &statement);

@@ -49,6 +49,10 @@ void DropIdleSessions()
 
 RegionSession &SessionAt(core::RegionId region)
 {
+	if (sessions == nullptr) {
+		sessions = new Sessions;
+		waiter = new pg::LatchWaiter;
+	}
 	if (credentials_changed)
 		DropIdleSessions();
 	const pg::Catalog *catalog = pg::CurrentCatalog();
@@ -158,16 +162,14 @@ void RegisterTransaction()
 	CacheRegisterSyscacheCallback(USERMAPPINGOID, OnCredentialsChanged, 0);
 }
 
-remote::Result Forward(core::RegionId region, const RemoteStatement &statement, bool alone)
+remote::Result ForwardAlone(core::RegionId region, const RemoteStatement &statement)
 {
-	if (sessions == nullptr) {
-		sessions = new Sessions;
-		waiter = new pg::LatchWaiter;
-	}
-	RegionSession &session = SessionAt(region);
-	if (alone)
-		return session.RunAlone(statement);
+	return SessionAt(region).RunAlone(statement);
+}
 
+void Post(core::RegionId region, const RemoteStatement &statement)
+{
+	RegionSession &session = SessionAt(region);
 	CheckMayWriteAt(session);
 	const int level = pg::PgCall([] { return GetCurrentTransactionNestLevel(); });
 	// Before the statement: whatever it did may have to be committed or undone.
@@ -176,7 +178,12 @@ remote::Result Forward(core::RegionId region, const RemoteStatement &statement, 
 		writer_level = level;
 	}
 	writer_level = level < writer_level ? level : writer_level;
-	return session.Run(statement, level);
+	session.Post(statement, level);
+}
+
+remote::Result Await(core::RegionId region)
+{
+	return SessionAt(region).Receive();
 }
 
 void CheckMayWriteHere()

@@ -16,9 +16,15 @@ namespace homing::write {
 // Callbacks; from _PG_init.
 void RegisterTransaction();
 
-// Runs a write at another region: in the remote transaction that follows ours or, when `alone` (it is all
-// that our transaction does), committed at once. Throws the remote error, CannotConnect, OutcomeUnknown.
-remote::Result Forward(core::RegionId region, const RemoteStatement &statement, bool alone);
+// Runs a write at another region as all that our transaction does: committed on return, one round trip.
+// Throws the remote error, CannotConnect, OutcomeUnknown.
+remote::Result ForwardAlone(core::RegionId region, const RemoteStatement &statement);
+
+// Sends a write into the remote transaction that follows ours, without waiting for its answer, so that
+// several regions work at the same time. Throws CannotConnect, ConnectionLost.
+void Post(core::RegionId region, const RemoteStatement &statement);
+// The answer to the last Post there. Throws the remote error, ConnectionLost.
+remote::Result Await(core::RegionId region);
 
 // Raises 0A000 when a write here would be the second writer of the transaction. A plain server call.
 void CheckMayWriteHere();
