@@ -183,7 +183,7 @@ void Post(core::RegionId region, const RemoteStatement &statement)
 
 remote::Result Await(core::RegionId region)
 {
-	return SessionAt(region).Receive();
+	return sessions->at({region, GetUserId()})->Receive();
 }
 
 void CheckMayWriteHere()
