@@ -3,7 +3,7 @@
 --   local_region, cluster_map, member   this region, and the cluster map it knows. Local: they travel
 --                                       only as a map (lost.sql), never in a replication stream.
 --   keyspace, homed_table               equal at every region; written at all regions by home_table.
---   activation, assignment              replicated, INSERT-only: rows of different origins never touch.
+--   activation, assignment, milestone   replicated, INSERT-only: rows of different origins never touch.
 --   event                               local history.
 
 CREATE TABLE homing.local_region (
@@ -63,6 +63,14 @@ CREATE TABLE homing.assignment (
 	PRIMARY KEY (keyspace_id, key, version)
 );
 COMMENT ON TABLE homing.assignment IS 'explicit key to home; the highest version counts';
+
+CREATE TABLE homing.milestone (
+	region_id int2 NOT NULL,   -- who wrote it
+	epoch bigint NOT NULL,
+	PRIMARY KEY (region_id, epoch)
+);
+COMMENT ON TABLE homing.milestone IS
+	'written by every region when a region joins: a position of each stream that all regions reach, also the one that copied what came before';
 
 CREATE TABLE homing.event (
 	event_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

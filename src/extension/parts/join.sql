@@ -1,0 +1,772 @@
+-- join_cluster: how a database becomes a region of a cluster that is at work.
+--
+-- It runs at the joining database and writes nothing in its own transaction: every step is done in a session
+-- with the region that it is about, this one included, and committed there in this order. `plan` is what the
+-- steps know, as jsonb.
+--
+--  1. Sessions with every living region; each holds its change lock, so that nothing else joins, is lost
+--     or is homed meanwhile. All that can be checked is checked. Nothing has changed yet.
+--  2. What an earlier join of this name left when it was cut off is removed.
+--  3. The publication here, then slots: here for every region and at every region for this one. A new
+--     slot waits for the transactions that are running, also those of other databases of the server, so none
+--     of ours may have written by then.
+--  4. The donor (`via`) has applied of every other region what was written before that region's slot.
+--     Then, with writes of homed tables at the donor held up for a moment: a snapshot, and how far of each
+--     region's stream is in it. That is where the slots for this region are moved to: what the copy has is
+--     not sent, what it lacks is sent.
+--  5. Here, in one transaction: servers, the tables and their rows as of the snapshot, registration, the
+--     subscriptions. At every other region, in one transaction each: our server, the subscription, the map
+--     with us as joining, a milestone.
+--  6. The other regions commit, then we do: from here on we are a region.
+--  7. The map with us as active, everywhere.
+--
+-- A failure before our commit in 6 undoes everything. If this process is killed, what it left is harmless
+-- and the next call removes it (2), or, after 6, completes it (7).
+
+CREATE FUNCTION homing._map_without(map jsonb, id int2) RETURNS jsonb
+IMMUTABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT map || jsonb_build_object('epoch', (map->>'epoch')::bigint + 1, 'members',
+		(SELECT jsonb_agg(m ORDER BY (m->>'id')::int2) FROM jsonb_array_elements(map->'members') m WHERE (m->>'id')::int2 <> id))
+$$;
+
+CREATE FUNCTION homing._map_with(map jsonb, id int2, name text, status text) RETURNS jsonb
+IMMUTABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT w || jsonb_build_object('members', w->'members' || jsonb_build_array(
+		jsonb_build_object('id', id, 'name', name, 'heirs', '[]'::jsonb, 'spread', '[]'::jsonb, 'final_lsn', NULL,
+			'joined_epoch', w->'epoch', 'lost_epoch', NULL)
+		|| coalesce((SELECT m FROM jsonb_array_elements(map->'members') m WHERE (m->>'id')::int2 = id), '{}')
+		|| jsonb_build_object('status', status)))
+	FROM homing._map_without(map, id) AS w
+$$;
+
+CREATE FUNCTION homing._cluster_stream(cluster text, publisher int2, subscriber int2) RETURNS text
+IMMUTABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT format('homing_%s_%s_%s', left(cluster, 8), publisher, subscriber)
+$$;
+COMMENT ON FUNCTION homing._cluster_stream(text, int2, int2) IS
+	'_stream_name for a database that is no region yet';
+
+-- --- at another region ------------------------------------------------------------------------------
+
+CREATE FUNCTION homing._check_reaches(region text, conninfo text, nonce text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM homing._peer_open('reach', conninfo);
+	IF NOT homing._sees_nonce('reach', nonce) THEN
+		RAISE EXCEPTION 'from region "%", the connection string leads to another database than the joining one', region
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('It leads to %s.', homing._place(conninfo)),
+				HINT = 'Every region connects with the same connection string: it must not name a host that means another one elsewhere.';
+	END IF;
+	PERFORM homing._require_superuser('reach', 'the joining database');
+	PERFORM homing._peer_close('reach');
+END
+$$;
+
+-- Raises if a server of that name is no remainder of a lost region.
+CREATE FUNCTION homing._check_server_name(region text, server text) RETURNS void
+STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF EXISTS (SELECT FROM pg_foreign_server s WHERE s.srvname = server)
+		AND NOT EXISTS (SELECT FROM homing.member m WHERE m.name = server AND m.status IN ('lost', 'joining')) THEN
+		RAISE EXCEPTION 'server "%" already exists at region "%"', server, region USING ERRCODE = 'duplicate_object',
+			HINT = 'join_cluster makes the servers of the regions: drop it, or choose another name.';
+	END IF;
+END
+$$;
+
+CREATE FUNCTION homing._make_slot(slot text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM homing._drop_slot(slot);
+	PERFORM pg_create_logical_replication_slot(slot, 'pg_homing');
+END
+$$;
+
+CREATE FUNCTION homing._drop_slot(slot text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	user_pid int;
+BEGIN
+	-- A subscriber connects again and again; between two tries the slot is free.
+	FOR attempt IN 1 .. 250 LOOP
+		SELECT s.active_pid INTO user_pid FROM pg_replication_slots s WHERE s.slot_name = slot;
+		IF NOT FOUND THEN
+			RETURN;
+		END IF;
+		BEGIN
+			IF user_pid IS NOT NULL THEN
+				PERFORM pg_terminate_backend(user_pid, 1000);
+			END IF;
+			PERFORM pg_drop_replication_slot(slot);
+			RETURN;
+		EXCEPTION WHEN object_in_use OR undefined_object THEN
+			PERFORM pg_sleep(0.02);
+		END;
+	END LOOP;
+	RAISE EXCEPTION 'replication slot "%" is in use', slot USING ERRCODE = 'object_in_use';
+END
+$$;
+
+CREATE FUNCTION homing._drop_subscription(stream text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF EXISTS (SELECT FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+			   WHERE s.subname = stream AND d.datname = current_database()) THEN
+		EXECUTE format('ALTER SUBSCRIPTION %I DISABLE', stream);
+		-- The publisher is not asked: its slot is its own.
+		EXECUTE format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', stream);
+		EXECUTE format('DROP SUBSCRIPTION %I', stream);
+	END IF;
+END
+$$;
+
+-- The stream from another region, from the position where its slot stands. Every homed table is in it.
+CREATE FUNCTION homing._subscribe(publisher int2, conninfo text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = error
+AS $$
+DECLARE
+	stream CONSTANT text := homing._stream_name(publisher, (SELECT region_id FROM homing.local_region));
+	relation regclass;
+BEGIN
+	-- Not connected: the publisher commits its side together with this. Core then warns that there are no
+	-- tables; they follow.
+	EXECUTE format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION homing WITH (connect = false, slot_name = %L, '
+		'synchronous_commit = local, streaming = off, two_phase = false, disable_on_error = false)', stream, conninfo, stream);
+	FOR relation IN
+		SELECT r FROM unnest(ARRAY['homing.activation', 'homing.assignment', 'homing.milestone']::regclass[]) r
+		UNION ALL
+		SELECT t.relid FROM homing.homed_table t
+	LOOP
+		PERFORM homing._add_stream_table(stream, relation);
+	END LOOP;
+	EXECUTE format('ALTER SUBSCRIPTION %I ENABLE', stream);
+END
+$$;
+
+-- Step 5 at another region.
+CREATE FUNCTION homing._welcome(id int2, name text, conninfo text, map jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NOT homing._adopt_map(map) THEN
+		RAISE EXCEPTION 'the cluster map at region "%" changed meanwhile',
+			(SELECT m.name FROM homing.local_region JOIN homing.member m USING (region_id))
+			USING ERRCODE = 'serialization_failure', HINT = 'Call homing.join_cluster again.';
+	END IF;
+	PERFORM homing._put_server(name, conninfo, (SELECT admin FROM homing.local_region));
+	PERFORM homing._subscribe(id, conninfo);
+	INSERT INTO homing.milestone (region_id, epoch)
+	SELECT l.region_id, c.epoch FROM homing.local_region l CROSS JOIN homing.cluster_map c;
+END
+$$;
+
+-- Undoes _welcome; what was not done is not missed.
+CREATE FUNCTION homing._dismiss(id int2, name text, map jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM homing._drop_subscription(homing._stream_name(id, (SELECT region_id FROM homing.local_region)));
+	IF EXISTS (SELECT FROM pg_foreign_server s WHERE s.srvname = name)
+		AND EXISTS (SELECT FROM homing.member m WHERE m.region_id = id)
+		AND NOT EXISTS (SELECT FROM homing.member m WHERE m.name = _dismiss.name AND m.region_id <> id) THEN
+		EXECUTE format('DROP SERVER %I CASCADE', name);
+	END IF;
+	PERFORM homing._adopt_map(map);
+END
+$$;
+
+-- Slots here whose subscriber is no member: of a join that was cut off.
+CREATE FUNCTION homing._drop_stray_slots() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM homing._drop_slot(s.slot_name)
+	FROM pg_replication_slots s CROSS JOIN homing.local_region l
+	WHERE s.slot_name ~ format('^homing_%s_%s_[0-9]+$', left(l.cluster_id::text, 8), l.region_id)
+		AND NOT EXISTS (SELECT FROM homing.member m WHERE s.slot_name = homing._stream_name(l.region_id, m.region_id));
+END
+$$;
+
+-- --- step 1: whom we join, and whether we can ------------------------------------------------------------
+
+CREATE FUNCTION homing._join_via(name text, via text, nonce text) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	there record;
+	map jsonb;
+BEGIN
+	PERFORM homing._open_step('via', via);
+	IF homing._sees_nonce('via', nonce) THEN
+		RAISE EXCEPTION 'via leads to this very database' USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'It says how to reach a region that is in the cluster already.';
+	END IF;
+	PERFORM homing._require_superuser('via', 'the region that via leads to');
+	SELECT q[1] INTO there FROM homing._peer_query('via', 'SELECT FROM pg_extension WHERE extname = ''pg_homing''') q;
+	IF FOUND THEN
+		SELECT q[1] AS region_id, q[2] AS fenced, q[3] AS map INTO there
+		FROM homing._peer_query('via', 'SELECT region_id, fenced, homing._map() FROM homing.local_region') q;
+	END IF;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'the database that via leads to is not a region of a cluster'
+			USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('It leads to %s.', homing._place(via)),
+				HINT = 'Make the first region with homing.create_cluster there.';
+	END IF;
+	IF there.fenced IS NOT NULL THEN
+		RAISE EXCEPTION 'the region that via leads to is fenced: %', there.fenced
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Join by another region of the cluster.';
+	END IF;
+	map := there.map::jsonb;
+	RETURN jsonb_build_object('map', map, 'donor', there.region_id::int2, 'cluster', map->>'cluster');
+END
+$$;
+
+-- Sessions with every living region, each holding its change lock; the newest map.
+CREATE FUNCTION homing._join_meet(plan jsonb) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	map jsonb := plan->'map';
+	heard jsonb;
+	opened int2[] := '{}';
+	living int2[];
+	id int2;
+	region text;
+	conninfos jsonb := '{}';
+	address text;
+	failure text;
+BEGIN
+	LOOP
+		-- Ourselves, from a call that was cut off, is nobody to talk to.
+		SELECT array_agg(l ORDER BY l) INTO living FROM unnest(homing._living(map)) l
+		WHERE NOT EXISTS (SELECT FROM jsonb_array_elements(map->'members') m
+						  WHERE (m->>'id')::int2 = l AND m->>'name' = plan->>'name' AND m->>'status' = 'joining');
+		EXIT WHEN opened @> living;
+		FOREACH id IN ARRAY living LOOP
+			CONTINUE WHEN id = ANY (opened);
+			region := homing._member_name(map, id);
+			SELECT q[1] INTO address FROM homing._peer_query('via', 'SELECT homing._region_conninfo($1)', region) q;
+			BEGIN
+				PERFORM homing._open_step('lock ' || id, address);
+				PERFORM homing._open_step('step ' || id, address);
+			EXCEPTION WHEN sqlclient_unable_to_establish_sqlconnection OR connection_failure THEN
+				GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT;
+				RAISE EXCEPTION 'cannot join the cluster: region "%" cannot be reached', region
+					USING ERRCODE = 'sqlclient_unable_to_establish_sqlconnection', DETAIL = failure,
+						HINT = 'A new region connects to every region that is not lost, with the connection string that the cluster has for it.';
+			END;
+			PERFORM homing._peer_query('lock ' || id, 'BEGIN');
+			PERFORM homing._peer_query('lock ' || id, 'SELECT homing._lock_change()');
+			SELECT q[1]::jsonb INTO heard FROM homing._peer_query('step ' || id,
+				'SELECT homing._map() FROM homing.local_region WHERE region_id = $1 AND cluster_id = $2 AND fenced IS NULL',
+				id::text, plan->>'cluster') q;
+			IF heard IS NULL THEN
+				RAISE EXCEPTION 'cannot join the cluster: the connection string of region "%" leads to another database, or the region is fenced', region
+					USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('It leads to %s.', homing._place(address));
+			END IF;
+			PERFORM homing._require_superuser('step ' || id, format('region "%s"', region));
+			IF (heard->>'epoch')::bigint > (map->>'epoch')::bigint THEN
+				map := heard;
+			END IF;
+			opened := opened || id;
+			conninfos := conninfos || jsonb_build_object(id::text, address);
+		END LOOP;
+	END LOOP;
+	RETURN plan || jsonb_build_object('map', map, 'living', to_jsonb(living), 'conninfos', conninfos,
+		'id', (SELECT max((m->>'id')::int2) + 1 FROM jsonb_array_elements(map->'members') m));
+END
+$$;
+
+-- Tables that the cluster has: those we have too must be the same, and empty.
+CREATE FUNCTION homing._join_check_tables(plan jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	donor CONSTANT text := homing._member_name(plan->'map', (plan->>'donor')::int2);
+	homed record;
+	part record;
+	filled boolean;
+BEGIN
+	FOR homed IN
+		SELECT q[1] AS name, to_regclass(q[1]) AS here, q[2]::jsonb AS description
+		FROM homing._peer_query('step ' || (plan->>'donor'),
+			'SELECT relid::regclass, homing._describe_table(relid) FROM homing.homed_table ORDER BY table_id') q
+	LOOP
+		CONTINUE WHEN homed.here IS NULL;
+		SELECT t.key AS what, t.value AS there, h.value AS here INTO part
+		FROM jsonb_each_text(homed.description) t
+		LEFT JOIN jsonb_each_text(homing._describe_table(homed.here)) h USING (key)
+		WHERE h.value IS DISTINCT FROM t.value ORDER BY t.key LIMIT 1;
+		IF FOUND THEN
+			RAISE EXCEPTION 'table "%" is not the same here as at region "%"', homed.name, donor
+				USING ERRCODE = 'object_not_in_prerequisite_state',
+					DETAIL = format('%s there: %s; here: %s.', initcap(part.what), part.there, part.here),
+					HINT = 'Make it equal, or drop it here: join_cluster then brings it over.';
+		END IF;
+		EXECUTE format('SELECT EXISTS (SELECT FROM %s)', homed.here) INTO filled;
+		IF filled THEN
+			RAISE EXCEPTION 'table "%" is not empty', homed.name
+				USING ERRCODE = 'object_not_in_prerequisite_state',
+					DETAIL = format('It is homed in the cluster, whose rows come from region "%s".', donor),
+					HINT = 'Empty it: a joining database has no rows of its own in homed tables.';
+		END IF;
+	END LOOP;
+END
+$$;
+
+CREATE FUNCTION homing._join_check(plan jsonb, nonce text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	name CONSTANT text := plan->>'name';
+	region text;
+	id int2;
+	properties jsonb;
+BEGIN
+	SELECT m->>'status' INTO region FROM jsonb_array_elements(plan->'map'->'members') m
+	WHERE m->>'name' = plan->>'name' AND m->>'status' = 'active';
+	IF FOUND THEN
+		RAISE EXCEPTION 'region "%" already exists', name USING ERRCODE = 'duplicate_object',
+			HINT = 'Choose a name that no region of the cluster has.';
+	END IF;
+	PERFORM homing._check_settings(name, jsonb_array_length(plan->'living'));
+	PERFORM homing._check_server_name(name, s)
+	FROM (SELECT homing._member_name(plan->'map', l) FROM unnest(homing._jsonb_regions(plan->'living')) l
+		  UNION ALL SELECT name) AS x(s);
+	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
+		region := homing._member_name(plan->'map', id);
+		SELECT q[1]::jsonb INTO properties FROM homing._peer_query('step ' || id, 'SELECT homing._properties()') q;
+		PERFORM homing._compare_properties(region, properties);
+		PERFORM homing._peer_query('step ' || id, 'SELECT homing._check_settings($1, 1)', region);
+		PERFORM homing._peer_query('step ' || id, 'SELECT homing._check_server_name($1, $2)', region, name);
+		PERFORM homing._peer_query('step ' || id, 'SELECT homing._check_reaches($1, $2, $3)', region, plan->>'conninfo', nonce);
+	END LOOP;
+	PERFORM homing._join_check_tables(plan);
+END
+$$;
+
+-- --- steps 2 to 4 --------------------------------------------------------------------------------------
+
+-- Step 2. Returns the plan with the map that follows.
+CREATE FUNCTION homing._join_clear(plan jsonb) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	left_over CONSTANT int2 := (SELECT (m->>'id')::int2 FROM jsonb_array_elements(plan->'map'->'members') m
+		WHERE m->>'name' = plan->>'name' AND m->>'status' = 'joining');
+	map jsonb := plan->'map';
+	id int2;
+BEGIN
+	IF left_over IS NOT NULL THEN
+		map := homing._map_without(map, left_over);
+	END IF;
+	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
+		IF left_over IS NOT NULL THEN
+			PERFORM homing._peer_query('step ' || id, 'SELECT homing._dismiss($1, $2, $3)',
+				left_over::text, plan->>'name', map::text);
+		ELSE
+			PERFORM homing._peer_query('step ' || id, 'SELECT homing._adopt_map($1)', map::text);
+		END IF;
+		PERFORM homing._peer_query('step ' || id, 'SELECT homing._drop_stray_slots()');
+	END LOOP;
+	-- This database is no region: slots of ours in it are of no use.
+	PERFORM homing._drop_slot(s.slot_name) FROM pg_replication_slots s
+	WHERE s.database = current_database() AND s.plugin = 'pg_homing';
+	PERFORM homing._peer_query('self', 'SELECT homing._check_vacant()');
+	RETURN plan || jsonb_build_object('map', map);
+END
+$$;
+
+-- Step 3.
+CREATE FUNCTION homing._join_slots(plan jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	me CONSTANT int2 := plan->>'id';
+	id int2;
+BEGIN
+	PERFORM homing._peer_query('self', homing._publication());
+	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
+		PERFORM homing._peer_query('self', 'SELECT homing._make_slot($1)', homing._cluster_stream(plan->>'cluster', me, id));
+		PERFORM homing._peer_query('step ' || id, 'SELECT homing._make_slot($1)', homing._cluster_stream(plan->>'cluster', id, me));
+	END LOOP;
+END
+$$;
+
+-- Step 4, first half.
+CREATE FUNCTION homing._join_catch_up(plan jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	donor CONSTANT int2 := plan->>'donor';
+	id int2;
+	slots record;
+	unused_since timestamptz;
+BEGIN
+	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
+		CONTINUE WHEN id = donor;
+		-- Something for the subscriber to confirm, should the region be idle.
+		PERFORM homing._peer_query('step ' || id, 'SELECT pg_logical_emit_message(true, ''pg_homing'', ''join'')');
+		unused_since := NULL;
+		LOOP
+			SELECT q[1]::boolean AS reached, q[2]::boolean AS used INTO slots
+			FROM homing._peer_query('step ' || id,
+				'SELECT d.confirmed_flush_lsn >= n.confirmed_flush_lsn, d.active
+				 FROM pg_replication_slots d CROSS JOIN pg_replication_slots n WHERE d.slot_name = $1 AND n.slot_name = $2',
+				homing._cluster_stream(plan->>'cluster', id, donor),
+				homing._cluster_stream(plan->>'cluster', id, (plan->>'id')::int2)) q;
+			EXIT WHEN slots.reached;
+			unused_since := CASE WHEN slots.used THEN NULL ELSE coalesce(unused_since, clock_timestamp()) END;
+			IF clock_timestamp() > unused_since + interval '15 seconds' THEN
+				RAISE EXCEPTION 'cannot join the cluster: region "%" does not receive the changes of region "%"',
+					homing._member_name(plan->'map', donor), homing._member_name(plan->'map', id)
+					USING ERRCODE = 'object_not_in_prerequisite_state',
+						HINT = 'Its server log says why its subscription does not work. Another region may serve as via.';
+			END IF;
+			PERFORM pg_sleep(0.02);
+		END LOOP;
+	END LOOP;
+END
+$$;
+
+-- Waits, with writers of homed tables at the donor held up, for those that have written. Short tries: who
+-- waits behind a lock that waits for a long transaction waits for that too.
+CREATE FUNCTION homing._join_freeze(plan jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	tables CONSTANT text := (SELECT string_agg(q[1], ', ') FROM homing._peer_query('step ' || (plan->>'donor'),
+		'SELECT r FROM unnest(ARRAY[''homing.activation'', ''homing.assignment'', ''homing.milestone'']::regclass[]) r
+		 UNION ALL SELECT relid::regclass FROM homing.homed_table') q);
+BEGIN
+	PERFORM homing._open_step('freeze', plan->'conninfos'->>(plan->>'donor'));
+	PERFORM homing._peer_query('freeze', 'SET lock_timeout = ''2s''');
+	-- A deadlock with writers is ours to give up.
+	PERFORM homing._peer_query('freeze', 'SET deadlock_timeout = ''50ms''');
+	FOR attempt IN 1 .. 10 LOOP
+		PERFORM homing._peer_query('freeze', 'BEGIN');
+		BEGIN
+			PERFORM homing._peer_query('freeze', format('LOCK TABLE %s IN SHARE MODE', tables));
+			RETURN;
+		EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+			PERFORM homing._peer_query('freeze', 'ROLLBACK');
+		END;
+		PERFORM pg_sleep(0.5);  -- for those who waited behind us
+	END LOOP;
+	RAISE EXCEPTION 'cannot join the cluster: writers of homed tables at region "%" did not end in time',
+		homing._member_name(plan->'map', (plan->>'donor')::int2)
+		USING ERRCODE = 'lock_not_available', HINT = 'pg_stat_activity shows long transactions there: end them and try again.';
+END
+$$;
+
+-- Step 4, second half. Returns the plan with the snapshot; the slots are where it ends.
+CREATE FUNCTION homing._join_snapshot(plan jsonb) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	donor CONSTANT int2 := plan->>'donor';
+	snapshot text;
+	positions jsonb;
+	id int2;
+	reached pg_lsn;
+BEGIN
+	PERFORM homing._open_step('snapshot', plan->'conninfos'->>(donor::text));
+	PERFORM homing._join_freeze(plan);
+	PERFORM homing._peer_query('snapshot', 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
+	SELECT q[1] INTO snapshot FROM homing._peer_query('snapshot', 'SELECT pg_export_snapshot()') q;
+	SELECT q[1]::jsonb INTO positions FROM homing._peer_query('step ' || donor,
+		'SELECT coalesce(jsonb_object_agg(m.region_id, pg_replication_origin_progress(''pg_'' || s.oid, false)), ''{}'')
+		 FROM homing.member m CROSS JOIN homing.local_region l
+		 JOIN pg_subscription s ON s.subname = homing._stream_name(m.region_id, l.region_id)
+		 JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()') q;
+	-- Its own position. Everything before is flushed when this returns.
+	SELECT positions || jsonb_build_object(donor, q[1]) INTO positions
+	FROM homing._peer_query('step ' || donor, 'SELECT pg_logical_emit_message(true, ''pg_homing'', ''join'')') q;
+	PERFORM homing._peer_query('freeze', 'COMMIT');
+	PERFORM homing._peer_close('freeze');
+
+	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
+		-- NULL: nothing of that region was ever applied; its slot stands before the first.
+		reached := positions->>(id::text);
+		IF reached IS NOT NULL THEN
+			PERFORM homing._peer_query('step ' || id, 'SELECT homing._advance_slot($1, $2)',
+				homing._cluster_stream(plan->>'cluster', id, (plan->>'id')::int2), reached::text);
+		END IF;
+	END LOOP;
+	RETURN plan || jsonb_build_object('snapshot', snapshot);
+END
+$$;
+
+-- --- step 5, here ----------------------------------------------------------------------------------------
+
+-- Tables of the cluster and their rows. Requires: session "donor" sees the snapshot.
+CREATE FUNCTION homing._join_tables(plan jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	homed record;
+	missing text[];
+BEGIN
+	SELECT array_agg(q[1]) INTO missing
+	FROM homing._peer_query('donor',
+		'SELECT relid::regclass FROM homing.homed_table JOIN homing.activation USING (table_id) ORDER BY table_id') q
+	WHERE to_regclass(q[1]) IS NULL;
+	IF missing IS NOT NULL THEN
+		PERFORM homing._bring_schema(plan->'conninfos'->>(plan->>'donor'), missing);
+	END IF;
+	PERFORM homing._join_check_tables(plan);
+	FOR homed IN
+		SELECT q[1]::regclass AS relation
+		FROM homing._peer_query('donor',
+			'SELECT relid::regclass FROM homing.homed_table JOIN homing.activation USING (table_id) ORDER BY table_id') q
+	LOOP
+		PERFORM homing._bring_rows('donor', homed.relation);
+	END LOOP;
+END
+$$;
+
+-- Registers them as they are in the cluster.
+CREATE FUNCTION homing._join_register() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	homed record;
+BEGIN
+	FOR homed IN
+		SELECT q[1]::regclass AS relation, q[2] AS key, q[3]::bigint AS table_id, q[4]::int4 AS keyspace_id, q[5] AS name,
+			q[6] AS placement, q[7]::int2[] AS owners
+		FROM homing._peer_query('donor',
+			'SELECT t.relid::regclass, a.attname, t.table_id, k.keyspace_id, k.name, k.placement, k.recorded_owners
+			 FROM homing.homed_table t JOIN homing.keyspace k USING (keyspace_id) JOIN homing.activation USING (table_id)
+			 JOIN pg_attribute a ON a.attrelid = t.relid AND a.attnum = t.key_attnum
+			 ORDER BY t.table_id') q
+	LOOP
+		-- What home_table has allowed there is allowed here.
+		PERFORM homing._register_table(homed.relation, homed.key, homed.table_id, homed.keyspace_id, homed.name,
+			homed.placement, homed.owners, true);
+	END LOOP;
+END
+$$;
+
+-- Runs in a session of its own at the joining database.
+CREATE FUNCTION homing._join_here(plan jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	donor CONSTANT text := plan->>'donor';
+	id int2;
+	relation regclass;
+BEGIN
+	PERFORM homing._open_step('step ' || donor, plan->'conninfos'->>donor);
+	PERFORM homing._open_step('donor', plan->'conninfos'->>donor);
+	PERFORM homing._peer_query('donor', 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
+	PERFORM homing._peer_query('donor', format('SET TRANSACTION SNAPSHOT %L', plan->>'snapshot'));
+
+	INSERT INTO homing.local_region (region_id, cluster_id, admin)
+	VALUES ((plan->>'id')::int2, (plan->>'cluster')::uuid, plan->>'admin');
+	INSERT INTO homing.cluster_map (epoch) VALUES ((plan->'map'->>'epoch')::bigint);
+	PERFORM homing._adopt_map(plan->'joining');
+	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
+		PERFORM homing._put_server(homing._member_name(plan->'map', id), plan->'conninfos'->>(id::text), plan->>'admin');
+	END LOOP;
+	PERFORM homing._put_server(plan->>'name', plan->>'conninfo', plan->>'admin');
+
+	PERFORM homing._join_tables(plan);
+	PERFORM homing._join_register();
+	FOREACH relation IN ARRAY ARRAY['homing.activation', 'homing.assignment', 'homing.milestone']::regclass[] LOOP
+		PERFORM homing._bring_rows('donor', relation);
+	END LOOP;
+	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
+		PERFORM homing._subscribe(id, plan->'conninfos'->>(id::text));
+	END LOOP;
+	INSERT INTO homing.milestone (region_id, epoch)
+	SELECT l.region_id, c.epoch FROM homing.local_region l CROSS JOIN homing.cluster_map c;
+	PERFORM homing._start_worker();
+	PERFORM homing._peer_close('donor');
+END
+$$;
+
+-- --- steps 6 and 7, and the way back ---------------------------------------------------------------------
+
+-- The map with us as active, at all regions. One that misses it hears of it from the others.
+CREATE FUNCTION homing._join_activate(plan jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	active jsonb := homing._map_with(plan->'joining', (plan->>'id')::int2, plan->>'name', 'active');
+	told int := 0;
+	id int2;
+BEGIN
+	active := active || jsonb_build_object('events', jsonb_build_array(jsonb_build_object(
+		'at', clock_timestamp(), 'epoch', active->'epoch', 'kind', 'join_cluster', 'region', plan->'name',
+		'actor', session_user, 'reason', NULL)));
+	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
+		BEGIN
+			PERFORM homing._peer_query('step ' || id, 'SELECT homing._adopt_map($1)', active::text);
+			told := told + 1;
+		EXCEPTION WHEN OTHERS THEN
+			RAISE WARNING 'region "%" could not be told that region "%" is active: %',
+				homing._member_name(plan->'map', id), plan->>'name', SQLERRM
+				USING HINT = 'Its worker learns of it as soon as it reaches another region.';
+		END;
+	END LOOP;
+	IF told = 0 THEN
+		RAISE EXCEPTION 'region "%" has joined but no other region could be told so', plan->>'name'
+			USING ERRCODE = 'connection_failure', HINT = 'Call homing.join_cluster again, with the same arguments.';
+	END IF;
+	PERFORM homing._peer_query('self', 'SELECT homing._adopt_map($1)', active::text);
+END
+$$;
+
+-- A transaction that was told to commit and did not answer may yet do so: it has ended when its session has.
+CREATE FUNCTION homing._join_committed(pid int) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF pid IS NOT NULL THEN
+		LOOP
+			-- Statistics are read once per transaction unless told otherwise.
+			PERFORM pg_stat_clear_snapshot();
+			EXIT WHEN NOT EXISTS (SELECT FROM pg_stat_get_activity(pid));
+			PERFORM pg_terminate_backend(pid, 5000);
+		END LOOP;
+	END IF;
+	RETURN EXISTS (SELECT FROM homing.local_region);
+END
+$$;
+
+-- In new sessions: the old ones may be gone with the failure that brought us here.
+CREATE FUNCTION homing._join_undo(plan jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	me CONSTANT int2 := plan->>'id';
+	without jsonb := plan->'map';
+	id int2;
+	session text;
+BEGIN
+	IF plan ? 'joining' THEN
+		without := homing._map_without(plan->'joining', me);
+	END IF;
+	FOREACH session IN ARRAY ARRAY['join', 'freeze', 'snapshot'] LOOP
+		PERFORM homing._peer_close(session);
+	END LOOP;
+	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
+		PERFORM homing._peer_close('step ' || id);
+		session := 'undo ' || id;
+		BEGIN
+			PERFORM homing._open_step(session, plan->'conninfos'->>(id::text));
+			PERFORM homing._peer_query(session, 'SELECT homing._dismiss($1, $2, $3)', me::text, plan->>'name', without::text);
+			PERFORM homing._peer_query(session, 'SELECT homing._drop_slot($1)', homing._cluster_stream(plan->>'cluster', id, me));
+		EXCEPTION WHEN OTHERS THEN
+			RAISE WARNING 'region "%" could not be cleaned up after the failed join: %', homing._member_name(plan->'map', id), SQLERRM
+				USING HINT = 'The next homing.join_cluster does it.';
+		END;
+	END LOOP;
+	BEGIN
+		PERFORM homing._open_step('undo', plan->>'conninfo');
+		PERFORM homing._peer_query('undo', 'SELECT homing._drop_slot($1)', homing._cluster_stream(plan->>'cluster', me, l))
+		FROM unnest(homing._jsonb_regions(plan->'living')) l;
+		PERFORM homing._peer_query('undo', 'SELECT homing._check_vacant()');
+	EXCEPTION WHEN OTHERS THEN
+		RAISE WARNING 'this database could not be cleaned up after the failed join: %', SQLERRM
+			USING HINT = 'The next homing.join_cluster does it.';
+	END;
+END
+$$;
+
+CREATE FUNCTION homing._join_start(name text, conninfo text, via text, nonce text) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM homing._require_administrator('join a cluster');
+	PERFORM homing._check_name(name);
+	IF conninfo IS NULL OR via IS NULL THEN
+		RAISE EXCEPTION 'both connection strings must be given' USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'conninfo says how other regions reach this database, via how to reach a region of the cluster.';
+	END IF;
+	-- The steps run in sessions of their own: they would wait for this transaction's locks for ever, and it
+	-- must see what they committed.
+	IF current_setting('transaction_isolation') <> 'read committed' THEN
+		RAISE EXCEPTION 'cannot join a cluster in a transaction of isolation level %', upper(current_setting('transaction_isolation'))
+			USING ERRCODE = 'active_sql_transaction';
+	END IF;
+	IF pg_current_xact_id_if_assigned() IS NOT NULL THEN
+		RAISE EXCEPTION 'cannot join a cluster in a transaction that has written' USING ERRCODE = 'active_sql_transaction';
+	END IF;
+	IF EXISTS (SELECT FROM homing.local_region JOIN homing.member m USING (region_id)
+			   WHERE m.status <> 'joining' OR m.name <> _join_start.name) THEN
+		RAISE EXCEPTION 'this database is region "%" of a cluster already',
+			(SELECT m.name FROM homing.local_region JOIN homing.member m USING (region_id))
+			USING ERRCODE = 'object_not_in_prerequisite_state';
+	END IF;
+	PERFORM homing._check_settings(name, 1);
+	PERFORM homing._lock_change();
+	PERFORM homing._open_self(homing._conninfo(conninfo), nonce);
+	RETURN jsonb_build_object('name', name, 'admin', current_user, 'conninfo', homing._conninfo(conninfo))
+		|| homing._join_via(name, homing._conninfo(via), nonce);
+END
+$$;
+
+CREATE FUNCTION homing.join_cluster(name text, conninfo text, via text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	nonce CONSTANT text := homing._nonce();
+	plan jsonb;
+	deciding int;
+	id int2;
+BEGIN
+	plan := homing._join_meet(homing._join_start(name, conninfo, via, nonce));
+	IF EXISTS (SELECT FROM homing.local_region) THEN
+		-- Only 7 was missing.
+		plan := plan || jsonb_build_object('joining', plan->'map', 'id', (SELECT region_id FROM homing.local_region));
+		PERFORM homing._join_activate(plan);
+		RETURN;
+	END IF;
+	PERFORM homing._join_check(plan, nonce);
+
+	BEGIN
+		plan := homing._join_clear(plan);
+		PERFORM homing._join_slots(plan);
+		PERFORM homing._join_catch_up(plan);
+		plan := homing._join_snapshot(plan);
+
+		plan := plan || jsonb_build_object('joining',
+			homing._map_with(plan->'map', (plan->>'id')::int2, name, 'joining'));
+		PERFORM homing._open_step('join', plan->>'conninfo');
+		PERFORM homing._peer_query('join', 'BEGIN');
+		PERFORM homing._peer_query('join', 'SELECT homing._join_here($1)', plan::text);
+		FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
+			PERFORM homing._peer_query('step ' || id, 'BEGIN');
+			PERFORM homing._peer_query('step ' || id, 'SELECT homing._welcome($1, $2, $3, $4)',
+				plan->>'id', name, plan->>'conninfo', plan->>'joining');
+		END LOOP;
+		FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
+			PERFORM homing._peer_query('step ' || id, 'COMMIT');
+		END LOOP;
+		SELECT q[1]::int INTO deciding FROM homing._peer_query('join', 'SELECT pg_backend_pid()') q;
+		PERFORM homing._peer_query('join', 'COMMIT');
+	EXCEPTION WHEN query_canceled OR OTHERS THEN
+		IF NOT homing._join_committed(deciding) THEN
+			PERFORM homing._join_undo(plan);
+			RAISE;
+		END IF;
+	END;
+	PERFORM homing._join_activate(plan);
+	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
+		PERFORM homing._peer_close('step ' || id);
+		PERFORM homing._peer_close('lock ' || id);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION homing.join_cluster(text, text, text) IS
+	'makes this database a region of the cluster that via leads to. conninfo says how the other regions reach this database, as superuser. Brings over homed tables that are missing here, and the rows of all. Takes effect at once, whatever becomes of the calling transaction. Fails with F0000 when a setting does not fit, 08001 when a region cannot be reached, 55000 or 42710 when something here or there is in the way; then nothing is left behind';
