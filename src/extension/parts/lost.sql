@@ -167,7 +167,7 @@ AS $$
 		CASE WHEN c.epoch > caller_epoch THEN homing._map() || jsonb_build_object('events',
 			(SELECT jsonb_agg(jsonb_build_object('at', e.at, 'epoch', e.epoch, 'kind', e.kind,
 				'region', e.region, 'actor', e.actor, 'reason', e.reason) ORDER BY e.event_id)
-			 FROM homing.event e WHERE e.epoch > caller_epoch AND e.kind IN ('declare_lost', 'set_heirs')))
+			 FROM homing.event e WHERE e.epoch > caller_epoch AND e.kind IN ('declare_lost', 'join_cluster', 'set_heirs')))
 		END
 	FROM homing.local_region l CROSS JOIN homing.cluster_map c
 	WHERE l.cluster_id = cluster

@@ -1,0 +1,29 @@
+-- Who may do what. Tables and functions are for the administrator; everybody may look at the views and ask
+-- where a key is at home.
+--
+-- A view reads the tables below it with its owner's rights, but the functions it calls are checked against
+-- the caller's, and so is what an SQL or PL/pgSQL function reads: views call C functions, and functions of
+-- nothing but their arguments.
+
+GRANT USAGE ON SCHEMA homing TO PUBLIC;
+
+DO $$
+DECLARE
+	for_everybody CONSTANT text[] := ARRAY['home_of', 'owns', '_owner', '_heirs', '_peer_seen', '_cluster_stream'];
+	item record;
+BEGIN
+	FOR item IN
+		SELECT p.oid::regprocedure AS signature, p.proname FROM pg_proc p WHERE p.pronamespace = 'homing'::regnamespace
+	LOOP
+		EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', item.signature);
+		IF item.proname = ANY (for_everybody) THEN
+			EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', item.signature);
+		END IF;
+	END LOOP;
+	FOR item IN
+		SELECT c.oid::regclass AS view FROM pg_class c WHERE c.relnamespace = 'homing'::regnamespace AND c.relkind = 'v'
+	LOOP
+		EXECUTE format('GRANT SELECT ON %s TO PUBLIC', item.view);
+	END LOOP;
+END
+$$;

@@ -10,7 +10,7 @@ WITH owned AS (
 		CASE WHEN NOT pg_is_in_recovery() THEN
 			greatest(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), s.confirmed_flush_lsn), 0)::bigint END AS bytes
 	FROM homing.local_region l CROSS JOIN homing.member m
-	JOIN pg_replication_slots s ON s.slot_name = homing._stream_name(l.region_id, m.region_id)
+	JOIN pg_replication_slots s ON s.slot_name = homing._cluster_stream(l.cluster_id::text, l.region_id, m.region_id)
 )
 SELECT m.name, m.status,
 	CASE WHEN m.region_id = l.region_id THEN c.epoch ELSE p.epoch END AS epoch,
