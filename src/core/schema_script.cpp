@@ -18,7 +18,8 @@ bool StartsWith(const std::string &text, const std::string &start)
 	return text.compare(0, start.size(), start) == 0;
 }
 
-std::string Between(const std::string &text, const std::string &before, const std::string &after, std::size_t &position)
+std::string Between(const std::string &text, const std::string &before, const std::string &after,
+                    std::size_t &position)
 {
 	const std::size_t start = text.find(before, position);
 	if (start == std::string::npos)
@@ -68,8 +69,8 @@ using Types = std::set<std::string>;
 const Types kPartsOfTables = {"INDEX", "INDEX ATTACH", "SEQUENCE", "STATISTICS", "TABLE ATTACH"};
 
 // Parts of the table that their name starts with. They may need things of other tables as well.
-const Types kNamedAfterTables = {"CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "FK CONSTRAINT",
-                                 "POLICY",           "ROW SECURITY", "RULE",  "TRIGGER"};
+const Types kNamedAfterTables = {"CHECK CONSTRAINT", "CONSTRAINT",   "DEFAULT", "FK CONSTRAINT",
+                                 "POLICY",           "ROW SECURITY", "RULE",    "TRIGGER"};
 
 // Parts of the one thing that they need.
 const Types kPartsOfAnything = {"ACL", "COMMENT", "SECURITY LABEL", "SEQUENCE OWNED BY"};
@@ -79,12 +80,13 @@ bool IsGuard(const SchemaItem &item)
 	const std::string call = " EXECUTE FUNCTION ";
 	const std::size_t found = item.sql.rfind(call);
 	return item.type == "TRIGGER" && found != std::string::npos &&
-		   item.sql.compare(found + call.size(), 7, "homing.") == 0;
+	       item.sql.compare(found + call.size(), 7, "homing.") == 0;
 }
 
 class Selection {
 public:
-	explicit Selection(const std::vector<SchemaItem> &items) : items_(items), chosen_(items.size(), false)
+	explicit Selection(const std::vector<SchemaItem> &items)
+		: items_(items), chosen_(items.size(), false)
 	{
 		for (std::size_t i = 0; i < items.size(); ++i)
 			by_number_[items[i].number] = i;
@@ -178,7 +180,8 @@ std::vector<SchemaItem> ParseSchemaScript(const std::string &script)
 		std::size_t end = next;
 		if (next == std::string::npos)
 			end = std::min(script.rfind(kEnd), script.rfind(kEndWithoutDate));
-		items.push_back(ParseItem(script.substr(start, end == std::string::npos ? end : end - start)));
+		items.push_back(
+			ParseItem(script.substr(start, end == std::string::npos ? end : end - start)));
 		start = next == std::string::npos ? next : next + 1;
 	}
 	return items;

@@ -71,9 +71,11 @@ DumpSource ParseSource(const char *conninfo)
 		if (strcmp(option->keyword, "password") == 0)
 			source.password = option->val;
 		else if (strcmp(option->keyword, "sslpassword") == 0)
-			throw remote::Error("0A000", "cannot bring a schema over a connection with the option \"sslpassword\"");
+			throw remote::Error(
+				"0A000", "cannot bring a schema over a connection with the option \"sslpassword\"");
 		else
-			source.conninfo += std::string(option->keyword) + "=" + ConninfoQuoted(option->val) + " ";
+			source.conninfo +=
+				std::string(option->keyword) + "=" + ConninfoQuoted(option->val) + " ";
 	}
 	return source;
 }
@@ -83,12 +85,14 @@ std::string DumpCommand(const DumpSource &source, const std::string &complaints)
 	char directory[MAXPGPATH];
 	strlcpy(directory, my_exec_path, sizeof(directory));
 	get_parent_directory(directory);
-	const std::string programs = std::string(directory) + "/", log = " 2>>" + ShellQuoted(complaints);
+	const std::string programs = std::string(directory) + "/",
+					  log = " 2>>" + ShellQuoted(complaints);
 	// Through an archive, because only that tells what depends on what.
 	return ShellQuoted(programs + "pg_dump") +
 	       " --schema-only --format=custom --no-password --no-tablespaces --no-table-access-method --no-publications "
 	       "--no-subscriptions --lock-wait-timeout=10s --dbname=" +
-	       ShellQuoted(source.conninfo) + log + " | " + ShellQuoted(programs + "pg_restore") + " --verbose --file=-" + log;
+	       ShellQuoted(source.conninfo) + log + " | " + ShellQuoted(programs + "pg_restore") +
+	       " --verbose --file=-" + log;
 }
 
 struct Output {
@@ -135,7 +139,8 @@ const char *Complaints(const char *path)
 		return "";
 	char line[1024];
 	while (fgets(line, sizeof(line), file) != nullptr) {
-		if (strstr(line, "error:") != nullptr || strstr(line, "detail:") != nullptr || strstr(line, "hint:") != nullptr)
+		if (strstr(line, "error:") != nullptr || strstr(line, "detail:") != nullptr ||
+		    strstr(line, "hint:") != nullptr)
 			appendStringInfoString(&text, line);
 	}
 	FreeFile(file);
@@ -149,10 +154,12 @@ void Dump(const char *command, const char *password, const char *complaints, Out
 	ReadOutput(command, password, output);
 	// A dump that was cut off makes pg_restore fail.
 	if (output->status != 0)
-		ereport(ERROR, (errcode(ERRCODE_FDW_UNABLE_TO_CREATE_EXECUTION),
-		                errmsg("could not read the schema of another region"),
-		                errdetail_internal("%s", Complaints(complaints)),
-		                errhint("pg_dump and pg_restore of this server must be able to read that database.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_FDW_UNABLE_TO_CREATE_EXECUTION),
+		         errmsg("could not read the schema of another region"),
+		         errdetail_internal("%s", Complaints(complaints)),
+		         errhint(
+					 "pg_dump and pg_restore of this server must be able to read that database.")));
 }
 
 class TemporaryFile {
@@ -175,7 +182,9 @@ std::string ScriptOf(const char *conninfo)
 	}));
 	const std::string command = DumpCommand(source, complaints.path());
 	Output output;
-	PgCall([&] { Dump(command.c_str(), source.password.c_str(), complaints.path().c_str(), &output); });
+	PgCall([&] {
+		Dump(command.c_str(), source.password.c_str(), complaints.path().c_str(), &output);
+	});
 	return std::string(output.text.data, output.text.len);
 }
 
@@ -189,8 +198,8 @@ bool Exists(const core::SchemaItem &item)
 		Datum values[3];
 		for (int i = 0; i < 3; ++i)
 			values[i] = CStringGetTextDatum(values_text[i]);
-		if (SPI_execute_with_args("SELECT homing._has_object($1, $2, $3)", 3, types, values, nullptr, true, 1) !=
-		    SPI_OK_SELECT)
+		if (SPI_execute_with_args("SELECT homing._has_object($1, $2, $3)", 3, types, values,
+		                          nullptr, true, 1) != SPI_OK_SELECT)
 			elog(ERROR, "could not look up an object");
 		bool isnull;
 		return DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
@@ -204,13 +213,16 @@ void Execute(const core::SchemaItem &item)
 			const int result = SPI_execute(item.sql.c_str(), false, 0);
 			if (result < 0)
 				ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				                errmsg("could not execute a statement of pg_dump: %s", SPI_result_code_string(result))));
+				                errmsg("could not execute a statement of pg_dump: %s",
+				                       SPI_result_code_string(result))));
 		});
 	} catch (pg::ServerError &error) {
 		PgCall([&] {
-			const char *what = psprintf("while creating %s \"%s\" of another region", item.type.c_str(), item.name.c_str());
-			error.data->context =
-				error.data->context == nullptr ? pstrdup(what) : psprintf("%s\n%s", error.data->context, what);
+			const char *what = psprintf("while creating %s \"%s\" of another region",
+			                            item.type.c_str(), item.name.c_str());
+			error.data->context = error.data->context == nullptr
+			                          ? pstrdup(what)
+			                          : psprintf("%s\n%s", error.data->context, what);
 		});
 		throw;
 	}
@@ -221,7 +233,8 @@ void Create(const std::vector<core::SchemaItem> &items)
 	std::vector<int> skipped;
 	for (const core::SchemaItem &item : items) {
 		// What describes a thing that was here before is not ours to change.
-		const bool describes = item.type == "ACL" || item.type == "COMMENT" || item.type == "SECURITY LABEL";
+		const bool describes =
+			item.type == "ACL" || item.type == "COMMENT" || item.type == "SECURITY LABEL";
 		bool skip = describes && !item.needs.empty();
 		for (int number : item.needs)
 			skip = skip && std::find(skipped.begin(), skipped.end(), number) != skipped.end();
@@ -240,14 +253,18 @@ Names ReadNames(ArrayType *array)
 		Datum *values;
 		int count;
 	} raw;
-	PgCall([&] { deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &raw.values, nullptr, &raw.count); });
+	PgCall([&] {
+		deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &raw.values, nullptr, &raw.count);
+	});
 	Names names;
 	for (int i = 0; i < raw.count; ++i) {
 		const RangeVar *name = PgCall([&] {
-			RangeVar *parsed = makeRangeVarFromNameList(textToQualifiedNameList(DatumGetTextPP(raw.values[i])));
+			RangeVar *parsed =
+				makeRangeVarFromNameList(textToQualifiedNameList(DatumGetTextPP(raw.values[i])));
 			if (parsed->schemaname == nullptr)
-				ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				                errmsg("table name \"%s\" must be schema-qualified", parsed->relname)));
+				ereport(ERROR,
+				        (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				         errmsg("table name \"%s\" must be schema-qualified", parsed->relname)));
 			return parsed;
 		});
 		names.emplace_back(name->schemaname, name->relname);
@@ -263,7 +280,8 @@ void SetForScript(const char *name, const char *value)
 void BringSchema(const char *conninfo, ArrayType *tables)
 {
 	const Names names = ReadNames(tables);
-	const std::vector<core::SchemaItem> items = core::SelectTables(core::ParseSchemaScript(ScriptOf(conninfo)), names);
+	const std::vector<core::SchemaItem> items =
+		core::SelectTables(core::ParseSchemaScript(ScriptOf(conninfo)), names);
 	// The settings under which pg_dump's script means what it says.
 	PgCall([] {
 		SetForScript("search_path", "");

@@ -77,15 +77,18 @@ PGDLLEXPORT Datum homing_conninfo_options(PG_FUNCTION_ARGS)
 	if (complaint != nullptr)
 		PQfreemem(complaint);  // quotes the string, and with it perhaps a password
 	if (options == nullptr)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid connection string"),
-		                errhint("It has the form of libpq: \"host=... port=... dbname=... user=...\".")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid connection string"),
+		         errhint("It has the form of libpq: \"host=... port=... dbname=... user=...\".")));
 	PG_TRY();
 	{
 		for (const PQconninfoOption *option = options; option->keyword != nullptr; ++option) {
 			if (option->val == nullptr)
 				continue;
-			const bool of_user = strchr(option->dispchar, '*') != nullptr || strcmp(option->keyword, "user") == 0;
-			Datum values[] = {CStringGetTextDatum(option->keyword), CStringGetTextDatum(option->val), BoolGetDatum(of_user)};
+			const bool of_user =
+				strchr(option->dispchar, '*') != nullptr || strcmp(option->keyword, "user") == 0;
+			Datum values[] = {CStringGetTextDatum(option->keyword),
+			                  CStringGetTextDatum(option->val), BoolGetDatum(of_user)};
 			bool nulls[] = {false, false, false};
 			tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 		}

@@ -19,7 +19,7 @@ extern "C" {
 #include "utils/rel.h"
 }
 
-namespace homing::replicate {
+namespace homing::rehome {
 
 namespace {
 
@@ -42,7 +42,7 @@ int ReadCopyData(void *buffer, int, int room)
 			try {
 				data = source.connection->ReceiveCopyData();
 			} catch (const remote::Error &error) {
-				throw rehome::AtPeer(error, source.session);
+				throw AtPeer(error, source.session);
 			}
 			if (!data)
 				return 0;
@@ -74,10 +74,12 @@ CopyPlan PlanCopy(Relation table)
 		if (attribute->attisdropped || attribute->attgenerated != '\0')
 			continue;
 		plan.columns = lappend(plan.columns, makeString(pstrdup(NameStr(attribute->attname))));
-		appendStringInfo(&columns, "%s%s", columns.len > 0 ? ", " : "", quote_identifier(NameStr(attribute->attname)));
+		appendStringInfo(&columns, "%s%s", columns.len > 0 ? ", " : "",
+		                 quote_identifier(NameStr(attribute->attname)));
 	}
 	const bool partitioned = table->rd_rel->relkind == RELKIND_PARTITIONED_TABLE;
-	appendStringInfo(&statement, "COPY (SELECT %s FROM %s%s) TO STDOUT", columns.data, partitioned ? "" : "ONLY ",
+	appendStringInfo(&statement, "COPY (SELECT %s FROM %s%s) TO STDOUT", columns.data,
+	                 partitioned ? "" : "ONLY ",
 	                 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(table)),
 	                                            RelationGetRelationName(table)));
 	plan.statement = statement.data;
@@ -88,8 +90,8 @@ void CopyIn(Relation table, List *columns)
 {
 	// As in an apply worker: only triggers that are enabled always or for replicas fire.
 	const int nest = NewGUCNestLevel();
-	(void) set_config_option("session_replication_role", "replica", PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-	                         false);
+	(void) set_config_option("session_replication_role", "replica", PGC_SUSET, PGC_S_SESSION,
+	                         GUC_ACTION_SAVE, true, 0, false);
 	const RepOriginId before = replorigin_session_origin;
 	PG_TRY();
 	{
@@ -97,7 +99,8 @@ void CopyIn(Relation table, List *columns)
 		replorigin_session_origin = DoNotReplicateId;
 		ParseState *state = make_parsestate(nullptr);
 		(void) addRangeTableEntryForRelation(state, table, RowExclusiveLock, nullptr, false, false);
-		CopyFromState copy = BeginCopyFrom(state, table, nullptr, nullptr, false, ReadCopyData, columns, NIL);
+		CopyFromState copy =
+			BeginCopyFrom(state, table, nullptr, nullptr, false, ReadCopyData, columns, NIL);
 		(void) CopyFrom(copy);
 		EndCopyFrom(copy);
 		free_parsestate(state);
@@ -116,13 +119,13 @@ void BringRows(const char *session, Relation table)
 		rest = new std::string;
 	rest->clear();
 	rest_used = 0;
-	remote::Connection &connection = rehome::PeerConnection(session);
+	remote::Connection &connection = PeerConnection(session);
 	source = {&connection, session};
 	const CopyPlan plan = pg::PgCall([&] { return PlanCopy(table); });
 	try {
 		connection.BeginCopy(plan.statement);
 	} catch (const remote::Error &error) {
-		throw rehome::AtPeer(error, session);
+		throw AtPeer(error, session);
 	}
 	pg::PgCall([&] { CopyIn(table, plan.columns); });
 }
@@ -144,4 +147,4 @@ PGDLLEXPORT Datum homing_bring_rows(PG_FUNCTION_ARGS)
 
 }  // extern "C"
 
-}  // namespace homing::replicate
+}  // namespace homing::rehome
