@@ -6,38 +6,10 @@ set -uo pipefail
 cd "$(dirname "$0")/../.."
 : "${PG_CONFIG:?}"
 unset MAKEFLAGS MFLAGS MAKELEVEL
-source_dir=$PWD
 . test/tools/unprivileged.sh
 
 parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=(layers format unit regress isolation tap)
-
-pg_bindir=$("$PG_CONFIG" --bindir)
-pg_test_dir=$(dirname "$("$PG_CONFIG" --pgxs)")/..
-
-# Copies what the servers' user must read; once for all parts.
-prepare_work_dir()
-{
-	[ -z "${work_dir:-}" ] || return 0
-	make_work_dir
-	mkdir "$work_dir/tree" && cp -r test "$work_dir/tree/"
-	local folder
-	for folder in sql expected README.md; do
-		[ ! -e "$folder" ] || cp -r "$folder" "$work_dir/tree/"
-	done
-	test/tools/server_settings.sh "$pg_bindir" >"$work_dir/server.conf"
-	own_work_dir
-}
-
-cmake_build()
-{
-	# A cache made by another clone or compiler is of no use.
-	cmake -S . -B build -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPG_CONFIG="$PG_CONFIG" >build.log 2>&1 ||
-		{ rm -rf build; cmake -S . -B build -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPG_CONFIG="$PG_CONFIG"; } ||
-		return
-	rm -f build.log
-	cmake --build build --parallel "$(nproc)" -- "$@"
-}
 
 part_unit()
 {
@@ -59,8 +31,7 @@ temporary_instance()
 {
 	local runner=$1 output=$2
 	shift 2
-	prepare_work_dir
-	if ! unprivileged "$pg_test_dir/test/$runner" --bindir="$pg_bindir" --outputdir="$work_dir/$output" \
+	if ! unprivileged "$pg_test_dir/$runner" --bindir="$pg_bindir" --outputdir="$work_dir/$output" \
 		--temp-instance="$work_dir/$output/instance" --temp-config="$work_dir/server.conf" \
 		--no-locale --encoding=UTF8 "$@"; then
 		[ ! -s "$work_dir/$output/regression.diffs" ] || head -n 400 "$work_dir/$output/regression.diffs"
@@ -74,7 +45,7 @@ part_regress()
 	tests=$(find sql -name '*.sql' 2>/dev/null | sed 's,^sql/,,; s,\.sql$,,' | LC_ALL=C sort)
 	[ -n "$tests" ] || { echo "no test in sql/"; return 0; }
 	# shellcheck disable=SC2086
-	temporary_instance regress/pg_regress regress --inputdir="$work_dir_tree" $tests
+	temporary_instance regress/pg_regress regress --inputdir="$work_dir/tree" $tests
 }
 
 part_isolation()
@@ -84,21 +55,17 @@ part_isolation()
 	[ -n "$tests" ] || { echo "no test in test/isolation/specs"; return 0; }
 	# shellcheck disable=SC2086
 	temporary_instance isolation/pg_isolation_regress isolation --load-extension=pg_homing \
-		--inputdir="$work_dir_tree/test/isolation" $tests
+		--inputdir="$work_dir/tree/test/isolation" $tests
 }
 
 part_tap()
 {
-	cmake_build wan_proxy >/dev/null || return
-	prepare_work_dir
-	cp build/wan_proxy "$work_dir/"
-	local tests=${TAP_TESTS:-$(cd "$source_dir" && find test/tap -name '*.pl' | LC_ALL=C sort)}
+	local tests=${TAP_TESTS:-$(find test/tap -name '*.pl' | LC_ALL=C sort)}
 	[ -n "$tests" ] || { echo "no test in test/tap"; return 0; }
 	# shellcheck disable=SC2086
-	unprivileged env -C "$work_dir/tree" PATH="$pg_bindir:$PATH" TESTDIR="$work_dir" \
-		TESTDATADIR="$work_dir/tap" TESTLOGDIR="$work_dir/log" PG_REGRESS="$pg_test_dir/test/regress/pg_regress" \
-		HOMING_SERVER_CONF="$work_dir/server.conf" WAN_PROXY="$work_dir/wan_proxy" LC_ALL=C.UTF-8 \
-		prove --failures --timer -I "$pg_test_dir/test/perl" -I test/tap $tests
+	unprivileged env TESTDIR="$work_dir" TESTDATADIR="$work_dir/tap" TESTLOGDIR="$work_dir/log" \
+		PG_REGRESS="$pg_test_dir/regress/pg_regress" \
+		prove --failures --timer -I "$pg_test_dir/perl" -I test/tap $tests
 }
 
 results=()
@@ -110,8 +77,11 @@ for part in "${parts[@]}"; do
 	fi
 	echo "=== $part"
 	begin=$SECONDS
-	case $part in regress | isolation) prepare_work_dir; work_dir_tree=$work_dir/tree ;; esac
-	if "part_$part"; then
+	case $part in
+		regress | isolation | tap) make_work_dir ;;
+		*) : ;;
+	esac && "part_$part"
+	if [ $? -eq 0 ]; then
 		results+=("ok      $part ($((SECONDS - begin)) s)")
 	else
 		results+=("FAILED  $part ($((SECONDS - begin)) s)")

@@ -39,8 +39,8 @@ lint:
 
 demo: deps
 	$(TOOLS)/build_and_install.sh
-	test/demo/demo.sh
+	$(TOOLS)/with_servers.sh test/demo/demo.sh
 
 bench: deps
 	$(TOOLS)/build_and_install.sh
-	test/bench/bench.sh
+	$(TOOLS)/with_servers.sh test/bench/bench.sh

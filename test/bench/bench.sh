@@ -1,0 +1,151 @@
+#!/usr/bin/env bash
+# The figures of README, each against its baseline, measured side by side: the two take turns, round by
+# round, so that whatever else the machine does hits both. Run it by `make bench`; results also go to
+# build/bench.csv and build/bench.json.
+#
+# BENCH_ROUNDS (5 at least count), BENCH_SECONDS a round and side, BENCH_ONLY (a pattern of names).
+set -uo pipefail
+. test/tools/regions.sh
+trap stop_everything EXIT
+trap 'exit 130' INT TERM
+
+rounds=${BENCH_ROUNDS:-7}
+seconds=${BENCH_SECONDS:-5}
+only=${BENCH_ONLY:-.}
+rows=100000
+results=$WORK_DIR/results
+
+# The servers' own limits are not what is measured.
+SERVER_SETTINGS="
+synchronous_commit = off
+shared_buffers = 256MB
+max_wal_size = 4GB
+checkpoint_timeout = 30min
+autovacuum = off
+"
+
+median()
+{
+	sort -g | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+}
+
+# pgbench_run UNIT CLIENTS CONNINFO: tps or average latency in ms of one round.
+pgbench_run()
+{
+	local unit=$1 clients=$2 conninfo=$3 output
+	output=$(pgbench -n -M prepared -c "$clients" -T "$seconds" -f "$WORK_DIR/bench.sql" "$conninfo" 2>&1) ||
+		die "pgbench failed: $output"
+	grep -q '^number of failed transactions: 0 ' <<<"$output" || die "transactions failed: $output"
+	case $unit in
+		tps) sed -n 's/^tps = \([0-9.]*\).*/\1/p' <<<"$output" ;;
+		ms) sed -n 's/^latency average = \([0-9.]*\) ms$/\1/p' <<<"$output" ;;
+	esac
+}
+
+# compare NAME UNIT CLIENTS OURS BASELINE LIMIT: OURS and BASELINE are "conninfo|script"; LIMIT is the
+# target for ours / baseline, such as ">= 0.97". Each round begins with the other side.
+compare()
+{
+	local name=$1 unit=$2 clients=$3 limit=$6 side round order value
+	local -A target=([ours]=$4 [baseline]=$5) values=([ours]="" [baseline]="")
+	[[ $name =~ $only ]] || return 0
+	for ((round = 0; round <= rounds; round++)); do
+		order="ours baseline"
+		[ $((round % 2)) -eq 0 ] || order="baseline ours"
+		for side in $order; do
+			echo "${target[$side]#*|}" >"$WORK_DIR/bench.sql"
+			value=$(pgbench_run "$unit" "$clients" "${target[$side]%%|*}") || exit
+			# The first round warms up.
+			[ $round -eq 0 ] || values[$side]+="$value "
+		done
+		printf '\r   %s: round %d of %d ' "$name" "$round" "$rounds" >&2
+	done
+	printf '\r%-70s\r' '' >&2
+	local ours baseline
+	ours=$(tr ' ' '\n' <<<"${values[ours]% }" | median)
+	baseline=$(tr ' ' '\n' <<<"${values[baseline]% }" | median)
+	awk -v name="$name" -v unit="$unit" -v ours="$ours" -v baseline="$baseline" -v limit="$limit" '
+		BEGIN {
+			split(limit, part, " ")
+			ratio = ours / baseline
+			met = part[1] == ">=" ? ratio >= part[2] : ratio <= part[2]
+			printf "   %-34s %10.4g %10.4g %-4s %7.3f   %-8s %s\n", name, ours, baseline, unit, ratio, limit, met ? "met" : "MISSED"
+		}'
+	printf '%s|%s|%s|%s|%s|%s|%s\n' "$name" "$unit" "$ours" "$baseline" "$limit" "${values[ours]% }" "${values[baseline]% }" >>"$results"
+}
+
+heading()
+{
+	printf '\n%s\n   %-34s %10s %10s %-4s %7s   %-8s\n' "$1" '' pg_homing baseline '' ratio target
+}
+
+write_results()
+{
+	awk -F '|' '
+		function list(text) { gsub(/ /, ", ", text); return "[" text "]" }
+		BEGIN { print "name,unit,pg_homing,baseline,ratio,target" >csv; printf "[" >json }
+		{
+			printf "%s,%s,%s,%s,%.4f,%s\n", $1, $2, $3, $4, $3 / $4, $5 >csv
+			printf "%s\n  {\"name\": \"%s\", \"unit\": \"%s\", \"pg_homing\": %s, \"baseline\": %s, \"ratio\": %.4f, \"target\": \"%s\", \"pg_homing_rounds\": %s, \"baseline_rounds\": %s}", NR > 1 ? "," : "", $1, $2, $3, $4, $3 / $4, $5, list($6), list($7) >json
+		}
+		END { print "\n]" >json }' csv="$WORK_DIR/out/bench.csv" json="$WORK_DIR/out/bench.json" "$results"
+}
+
+create_accounts='CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL DEFAULT 0, filler text NOT NULL DEFAULT repeat($$x$$, 80)) WITH (fillfactor = 50)'
+fill_accounts="INSERT INTO accounts SELECT i FROM generate_series(1, $rows) i; VACUUM (FREEZE, ANALYZE) accounts"
+update="\\set id random(1, $rows)
+UPDATE accounts SET balance = balance + 1 WHERE id = :id;"
+
+direct()
+{
+	echo "host=127.0.0.1 port=${server_port[$1]} user=postgres dbname=$database"
+}
+beside()
+{
+	echo "host=$WORK_DIR port=${server_port[$1]} user=postgres dbname=$database"
+}
+
+echo "pg_homing bench: $rounds rounds of $seconds s for each side, taking turns; medians; UPDATE by key of $rows rows, prepared"
+start_wan_and_servers 20 us eu alone
+
+# The baseline "without the extension" is a server of its own that does not load it.
+pg_ctl --pgdata="$WORK_DIR/alone" --silent --mode=fast stop
+sed -i "s/^shared_preload_libraries.*/shared_preload_libraries = ''/; /^homing\\./d" "$WORK_DIR/alone/postgresql.conf"
+start_server alone </dev/null
+at alone -c "$create_accounts" -c "$fill_accounts"
+
+# At home: a cluster of one region, so that no replication runs beside either side.
+names=(us)
+form_cluster
+at us -c "$create_accounts" -o /dev/null -c "SELECT homing.home_table('accounts', 'id')" || exit
+at us -c "$fill_accounts"
+heading "single-row UPDATE at its home, against a server without the extension"
+compare "at home, 1 client" tps 1 "$(beside us)|$update" "$(beside alone)|$update" ">= 0.97"
+compare "at home, 8 clients" tps 8 "$(beside us)|$update" "$(beside alone)|$update" ">= 0.97"
+
+# Forwarded: a table whose only home is eu, written from us.
+at eu -c 'CREATE EXTENSION pg_homing'
+at eu -o /dev/null -c "SELECT homing.join_cluster('eu', '$(over_wan eu)', via => '$(over_wan us)')" || exit
+at us -c "${create_accounts/TABLE accounts/TABLE remote_accounts}"
+at us -o /dev/null -c "SELECT homing.home_table('remote_accounts', 'id', placement => 'region', region => 'eu')" || exit
+at eu -c "${fill_accounts//accounts/remote_accounts}"
+converge us eu
+remote_update=${update//accounts/remote_accounts}
+heading "forwarded autocommit UPDATE, against a client connected directly to the home over the same link"
+for rtt in 20 80; do
+	wan delay '*' "$(awk "BEGIN { print $rtt / 2 }")" || exit
+	compare "forwarded, RTT $rtt ms, 1 client" ms 1 "$(beside us)|$remote_update" "$(over_wan eu)|$remote_update" "<= 1.03"
+done
+
+# The proxy would be the bottleneck of both sides: it is taken out.
+at us -c "ALTER SERVER eu OPTIONS (SET port '${server_port[eu]}')" || exit
+wan delay '*' 0
+heading "forwarded UPDATE throughput, against direct connections"
+compare "forwarded, RTT 0, 8 clients" tps 8 "$(beside us)|$remote_update" "$(direct eu)|$remote_update" ">= 0.45"
+
+converge us eu
+[ "$(ask us 'SELECT sum(balance) FROM remote_accounts')" = "$(ask eu 'SELECT sum(balance) FROM remote_accounts')" ] ||
+	die "the regions differ after the bench"
+write_results
+echo
+echo "written to build/bench.csv and build/bench.json"
