@@ -1,0 +1,467 @@
+// The worker of a region.
+//
+// Every homing.probe_interval it asks each peer, in one query, for the epoch and digest of its map (and
+// the map, if newer), and does what core::OnPeerMap says: adopt, fence, or nothing. Regions that our map
+// calls lost are asked as well, less often, and told our map when theirs is older: a lost region that
+// still runs then fences itself, whichever side can reach the other.
+//
+// Its transactions write local tables only, so they never add to a region's stream. It holds neither a
+// lock nor a snapshot while it waits for the network, and it leaves when somebody locks its database.
+#include "rehome/worker.hpp"
+
+#include "core/map_exchange.hpp"
+#include "rehome/worker_state.hpp"
+#include "rehome/worker_table.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "pg/credentials.hpp"
+#include "pg/settings.hpp"
+#include "pg/waiter.hpp"
+
+extern "C" {
+#include "access/xact.h"
+#include "foreign/foreign.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+}
+
+namespace homing::rehome {
+
+namespace {
+
+using std::chrono::milliseconds;
+using Clock = std::chrono::steady_clock;
+
+// Thrown to leave the database: it is wanted by somebody who needs it empty.
+struct Leave {};
+
+// How often to look whether somebody wants the database: they wait 5 s for it to become empty.
+constexpr milliseconds kSlice{500};
+// A region that is lost may stay away for ever, and every try to reach it can take homing.connect_timeout.
+constexpr int kLostPause = 15;  // intervals
+constexpr milliseconds kCleanUpPause{5000};
+
+// A transaction of ours, or an exchange, that failed.
+class Failure : public std::runtime_error {
+public:
+	using std::runtime_error::runtime_error;
+};
+
+// Runs the body in a transaction of its own; the memory context is the same afterwards.
+template <typename Body>
+void InTransaction(const Body &body)
+{
+	std::optional<std::string> failure;
+	MemoryContext context = CurrentMemoryContext;
+	try {
+		pg::PgCall([] { StartTransactionCommand(); });
+		body();
+		pg::PgCall([] { CommitTransactionCommand(); });
+	} catch (const pg::ServerError &error) {
+		failure = error.what();  // a copy: the abort below frees the original
+	} catch (const std::exception &error) {
+		failure = error.what();
+	}
+	if (failure)
+		pg::PgCall([] { AbortCurrentTransaction(); });
+	MemoryContextSwitchTo(context);
+	if (failure)
+		throw Failure(*failure);
+}
+
+// --- the worker -------------------------------------------------------------------------------------
+
+// Waits no longer than the deadline in all, whatever it is asked for, and looks about for a
+// DROP DATABASE meanwhile.
+class BoundedWaiter : public remote::Waiter {
+public:
+	void AllowUntil(Clock::time_point deadline) { deadline_ = deadline; }
+
+	bool Wait(int socket, bool for_read, bool for_write, milliseconds timeout) override
+	{
+		const auto asked = timeout.count() < 0 ? Clock::time_point::max() : Clock::now() + timeout;
+		for (;;) {
+			const auto now = Clock::now();
+			if (now >= asked)
+				return false;
+			if (now >= deadline_)
+				throw remote::ConnectionLost("no answer in time");
+			const auto left = std::chrono::duration_cast<milliseconds>(std::min(asked, deadline_) - now);
+			if (latch_.Wait(socket, for_read, for_write, std::min(left + milliseconds(1), kSlice)))
+				return true;
+			if (pg::PgCall([] { return DatabaseIsWanted(); }))
+				throw Leave();
+		}
+	}
+
+private:
+	pg::LatchWaiter latch_;
+	Clock::time_point deadline_ = Clock::time_point::max();
+};
+
+struct Peer {
+	std::string name;
+	bool lost = false;
+	remote::ConnectionOptions options;  // those of `connection`
+	pg::RegionConnection connection;
+	Clock::time_point due = Clock::time_point::min();
+	std::string trouble;  // last failure logged; empty: it answers
+};
+
+struct Answer {
+	core::RegionId region;
+	core::MapSummary summary;
+	bool fenced = false;
+	std::string map;  // empty: not newer than ours
+};
+
+class Worker {
+public:
+	// Returns when the database is no region any more.
+	void Run();
+
+private:
+	void ReadOwnState();
+	void Meet(const RawState &state);
+	// Runs one duty; a failure is logged when it is news.
+	void Do(const char *duty, void (Worker::*body)());
+	void Sleep();
+
+	// --- duties
+	void ExchangeMaps();
+	void RemoveLostStreams();
+
+	void Ask(core::RegionId id, Peer &peer);
+	void Connect(Peer &peer);
+	std::optional<Answer> Exchange(Peer &peer);
+	void Decide(Peer &peer, const Answer &answer);
+	void TellLost(core::RegionId id, Peer &peer, const Answer &answer);
+
+	std::map<core::RegionId, Peer> peers_;
+	BoundedWaiter waiter_;
+	bool region_ = true;  // until we know better
+	std::string cluster_;
+	core::RegionId here_;
+	core::MapSummary mine_;
+	bool fenced_ = false;
+	bool map_changed_ = false;  // ours was written since it was read
+	Oid administrator_ = InvalidOid;
+	bool lost_streams_ = false;
+	Clock::time_point clean_up_due_ = Clock::time_point::min();
+	std::map<std::string, std::string> troubles_;  // by duty: the failure logged last
+};
+
+milliseconds Interval()
+{
+	return milliseconds(pg::settings.probe_interval_ms);
+}
+
+void Worker::ReadOwnState()
+{
+	RawState state;
+	MemoryContext context = CurrentMemoryContext;
+	InTransaction([&] { pg::PgCall([&] { ReadState(&state, context); }); });
+	region_ = state.region;
+	map_changed_ = false;
+	if (!region_)
+		return;
+	ConfirmRegion();
+	cluster_ = state.cluster;
+	here_ = core::RegionId(state.here);
+	mine_.epoch = core::Epoch(state.epoch);
+	mine_.digest = state.digest;
+	fenced_ = state.fenced;
+	administrator_ = state.administrator;
+	lost_streams_ = state.lost_streams;
+	Meet(state);
+}
+
+// Takes over the list of peers, keeping the connections.
+void Worker::Meet(const RawState &state)
+{
+	std::map<core::RegionId, Peer> met;
+	for (int i = 0; i < state.peer_count; ++i) {
+		const RawPeer &raw = state.peers[i];
+		const core::RegionId id(raw.id);
+		auto known = peers_.find(id);
+		Peer &peer = met[id];
+		if (known != peers_.end())
+			peer = std::move(known->second);
+		peer.name = raw.name;
+		if (raw.lost && !peer.lost)
+			peer.due = Clock::time_point::min();  // tell it at once
+		peer.lost = raw.lost;
+	}
+	peers_ = std::move(met);
+}
+
+// Connects unless there is a good connection with the present options.
+void Worker::Connect(Peer &peer)
+{
+	remote::ConnectionOptions options;
+	InTransaction([&] {
+		const Oid server = pg::PgCall([&] { return get_foreign_server_oid(peer.name.c_str(), true); });
+		if (!OidIsValid(server))
+			throw Failure("server \"" + peer.name + "\" does not exist");
+		if (!OidIsValid(administrator_))
+			throw Failure("the role that made the cluster does not exist");
+		options = pg::OptionsFor(server, administrator_);
+	});
+	if (peer.connection != nullptr && !peer.connection->Broken() && options == peer.options)
+		return;
+	peer.connection.reset();
+	peer.connection = pg::Connect(options, waiter_);
+	peer.connection->Execute("SET search_path = pg_catalog, pg_temp");
+	peer.options = std::move(options);
+}
+
+std::optional<Answer> Worker::Exchange(Peer &peer)
+{
+	const remote::Result result = peer.connection->Execute(
+		"SELECT region_id, epoch, digest, fenced, lost, map FROM homing._exchange($1::uuid, $2::int2, $3::bigint)",
+		{{cluster_}, {std::to_string(here_.value)}, {std::to_string(mine_.epoch.value)}});
+	peer.connection->TakeNotices();
+	if (PQntuples(result.get()) != 1 || PQnfields(result.get()) != 6)
+		return std::nullopt;
+
+	const auto text = [&](int column) { return std::string(PQgetvalue(result.get(), 0, column)); };
+	Answer answer;
+	answer.region = core::RegionId(static_cast<std::int16_t>(std::stoi(text(0))));
+	answer.summary.epoch = core::Epoch(std::stoll(text(1)));
+	answer.summary.digest = static_cast<std::uint64_t>(std::stoll(text(2)));
+	answer.fenced = text(3) == "t";
+	answer.summary.receiver_lost = text(4) == "t";
+	answer.map = text(5);
+	return answer;
+}
+
+// Does what the peer's map asks for.
+void Worker::Decide(Peer &peer, const Answer &answer)
+{
+	if (core::OnPeerMap(mine_, answer.summary) == core::MapAction::kKeep)
+		return;
+	MemoryContext context = CurrentMemoryContext;
+	if (mine_.epoch < answer.summary.epoch) {
+		// Such a map comes along, and brings the fence when it says that we are lost.
+		InTransaction([&] {
+			pg::PgCall([&] {
+				Call("SELECT homing._adopt_map($1::pg_catalog.jsonb)", {answer.map.c_str()}, context);
+			});
+		});
+		pg::PgCall([&] {
+			ereport(LOG, (errmsg("took the cluster map of epoch %lld from region \"%s\"",
+			                     static_cast<long long>(answer.summary.epoch.value), peer.name.c_str())));
+		});
+	} else if (!fenced_) {
+		const std::string reason = "region \"" + peer.name + "\" has another cluster map of epoch " +
+								   std::to_string(answer.summary.epoch.value);
+		InTransaction(
+			[&] { pg::PgCall([&] { Call("SELECT homing._fence($1)", {reason.c_str()}, context); }); });
+		pg::PgCall([&] {
+			ereport(WARNING, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("this region refuses writes: %s", reason.c_str())));
+		});
+	}
+	map_changed_ = true;
+}
+
+// Tells a lost region that still runs our map, with which it fences itself.
+void Worker::TellLost(core::RegionId id, Peer &peer, const Answer &answer)
+{
+	if (!(answer.summary.epoch < mine_.epoch))
+		return;
+	MemoryContext context = CurrentMemoryContext;
+	const char *map = nullptr;
+	InTransaction([&] {
+		const std::string to = std::to_string(id.value), since = std::to_string(answer.summary.epoch.value);
+		map = pg::PgCall([&] {
+			return Call("SELECT map FROM homing._exchange($1::pg_catalog.uuid, $2::pg_catalog.int2, $3::pg_catalog.int8)",
+			            {cluster_.c_str(), to.c_str(), since.c_str()}, context);
+		});
+	});
+	if (map == nullptr)
+		return;
+	peer.connection->Execute("SELECT homing._adopt_map($1::jsonb)", {{map}});
+	pg::PgCall([&] {
+		ereport(LOG, (errmsg("told region \"%s\" that it is lost", peer.name.c_str())));
+	});
+}
+
+// One exchange with one peer. Takes no longer than homing.connect_timeout to connect, and as long again to
+// get the answer.
+void Worker::Ask(core::RegionId id, Peer &peer)
+{
+	std::string trouble;
+	try {
+		waiter_.AllowUntil(Clock::time_point::max());
+		Connect(peer);
+		waiter_.AllowUntil(Clock::now() + milliseconds(pg::settings.connect_timeout_ms));
+		const std::optional<Answer> answer = Exchange(peer);
+		if (!answer)
+			throw Failure("server \"" + peer.name + "\" leads to a database that is no region of this cluster");
+		if (answer->region != id)
+			throw Failure("server \"" + peer.name + "\" leads to another region of this cluster");
+		RecordPeer({id.value, answer->fenced, GetCurrentTimestamp(), answer->summary.epoch.value});
+		Decide(peer, *answer);
+		if (peer.lost)
+			TellLost(id, peer, *answer);
+	} catch (const pg::ServerError &) {
+		throw;  // outside a transaction of ours: this process is not to go on
+	} catch (const std::exception &failure) {
+		trouble = failure.what();
+	}
+	// From the end, so that a peer that takes long does not take the time of the others.
+	peer.due = Clock::now() + Interval() * (peer.lost ? kLostPause : 1);
+	if (!trouble.empty())
+		peer.connection.reset();
+	if (trouble == peer.trouble)
+		return;
+	peer.trouble = trouble;
+	pg::PgCall([&] {
+		if (trouble.empty())
+			ereport(LOG, (errmsg("region \"%s\" answers again", peer.name.c_str())));
+		else
+			ereport(LOG, (errmsg("could not exchange the cluster map with region \"%s\"", peer.name.c_str()),
+			              errdetail_internal("%s", trouble.c_str())));
+	});
+}
+
+// The living first: of the lost, many may be unreachable.
+void Worker::ExchangeMaps()
+{
+	for (const bool lost : {false, true}) {
+		// By id: an adopted map changes the list of peers.
+		std::vector<core::RegionId> due;
+		for (const auto &[id, peer] : peers_) {
+			if (peer.lost == lost && peer.due <= Clock::now())
+				due.push_back(id);
+		}
+		for (const core::RegionId id : due) {
+			auto peer = peers_.find(id);
+			if (peer != peers_.end())
+				Ask(id, peer->second);
+			if (map_changed_)
+				ReadOwnState();
+		}
+	}
+}
+
+void Worker::RemoveLostStreams()
+{
+	if (!lost_streams_ || Clock::now() < clean_up_due_)
+		return;
+	clean_up_due_ = Clock::now() + kCleanUpPause;
+	MemoryContext context = CurrentMemoryContext;
+	InTransaction([&] { pg::PgCall([&] { Call("SELECT homing._clean_up_lost()", {}, context); }); });
+}
+
+void Worker::Do(const char *duty, void (Worker::*body)())
+{
+	std::string trouble;
+	try {
+		(this->*body)();
+	} catch (const Failure &failure) {
+		trouble = failure.what();
+	}
+	std::string &logged = troubles_[duty];
+	if (trouble == logged)
+		return;
+	logged = trouble;
+	if (!trouble.empty())
+		pg::PgCall([&] {
+			ereport(LOG, (errmsg("could not %s", duty), errdetail_internal("%s", trouble.c_str())));
+		});
+}
+
+// Until the next peer is due, at most an interval. Throws Leave.
+void Worker::Sleep()
+{
+	auto until = Clock::now() + Interval();
+	for (const auto &entry : peers_)
+		until = std::min(until, entry.second.due);
+	for (;;) {
+		if (pg::PgCall([] { return DatabaseIsWanted(); }))
+			throw Leave();
+		const auto left = std::chrono::ceil<milliseconds>(until - Clock::now());
+		if (left.count() <= 0)
+			return;
+		const long timeout = static_cast<long>(std::min(left, kSlice).count());
+		pg::PgCall([&] { Nap(timeout); });
+	}
+}
+
+void Worker::Run()
+{
+	MemoryContext round = pg::PgCall([] {
+		return AllocSetContextCreate(TopMemoryContext, "homing worker", ALLOCSET_DEFAULT_SIZES);
+	});
+	MemoryContextSwitchTo(round);
+	while (region_) {
+		pg::PgCall([&] { MemoryContextReset(round); });
+		Do("read the cluster map", &Worker::ReadOwnState);
+		if (!region_)
+			return;
+		Do("exchange cluster maps", &Worker::ExchangeMaps);
+		Do("remove what lost regions left", &Worker::RemoveLostStreams);
+		Sleep();
+	}
+}
+
+// A worker has the server's defaults, which a database can change: none of them may change what we do.
+void SettleIn()
+{
+	static const char *const kSettings[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"statement_timeout", "0"},
+		{"lock_timeout", "0"},
+		{"row_security", "off"},
+		{"session_replication_role", "origin"},
+		// A map must be taken although a region whose confirmation is asked for is gone.
+		{"synchronous_commit", "local"},
+	};
+	for (const auto &setting : kSettings)
+		SetConfigOption(setting[0], setting[1], PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+}  // namespace
+
+void RunWorker()
+{
+	bool forget = false;
+	try {
+		Worker worker;
+		worker.Run();
+		forget = true;
+	} catch (const Leave &) {
+	}
+	ReleaseDatabase(forget);
+}
+
+extern "C" {
+
+PGDLLEXPORT void homing_worker_main(Datum database)
+{
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(database), InvalidOid, 0);
+	SettleIn();
+	if (ClaimDatabase(MyDatabaseId))
+		pg::PgEntry([] { RunWorker(); });
+}
+
+}  // extern "C"
+
+}  // namespace homing::rehome

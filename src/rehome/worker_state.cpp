@@ -1,0 +1,128 @@
+#include "rehome/worker_state.hpp"
+
+extern "C" {
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "postmaster/interrupt.h"
+#include "storage/latch.h"
+#include "storage/lock.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
+#include "utils/wait_event.h"
+}
+
+namespace homing::rehome {
+
+namespace {
+
+Datum Column(uint64 row, int column)
+{
+	bool isnull;
+	Datum value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
+	if (isnull)
+		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("the tables of pg_homing are damaged")));
+	return value;
+}
+
+void Run(const char *sql, int expected)
+{
+	const int result = SPI_execute(sql, false, 0);
+	if (result != expected)
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
+		                errmsg("could not run \"%s\": %s", sql, SPI_result_code_string(result))));
+}
+
+}  // namespace
+
+// DROP DATABASE, ALTER DATABASE … RENAME and CREATE DATABASE … TEMPLATE lock the database, then wait a few
+// seconds for it to become empty. The lock they hold is the one that a new session could not get.
+bool DatabaseIsWanted()
+{
+	LOCKTAG tag;
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
+	MemoryContext context = CurrentMemoryContext;
+	StartTransactionCommand();
+	const bool wanted = LockAcquire(&tag, RowExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL;
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	return wanted;
+}
+
+void Nap(long timeout)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending) {
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+}
+
+void ReadState(RawState *state, MemoryContext context)
+{
+	if (!OidIsValid(get_extension_oid("pg_homing", true)))
+		return;
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	Run("SELECT l.cluster_id::text, l.region_id, l.fenced IS NOT NULL, homing._has_lost_streams(), l.admin, c.epoch, "
+	    "homing._map_digest() FROM homing.local_region l CROSS JOIN homing.cluster_map c",
+	    SPI_OK_SELECT);
+	if (SPI_processed == 1) {
+		state->region = true;
+		state->cluster = MemoryContextStrdup(context, TextDatumGetCString(Column(0, 1)));
+		state->here = DatumGetInt16(Column(0, 2));
+		state->fenced = DatumGetBool(Column(0, 3));
+		state->lost_streams = DatumGetBool(Column(0, 4));
+		state->administrator = get_role_oid(NameStr(*DatumGetName(Column(0, 5))), true);
+		state->epoch = DatumGetInt64(Column(0, 6));
+		state->digest = static_cast<uint64>(DatumGetInt64(Column(0, 7)));
+
+		// A lost region whose name lives on in a later incarnation has no server of its own.
+		Run("SELECT m.region_id, m.name::text, m.status = 'lost' FROM homing.member m JOIN homing.local_region l "
+		    "ON m.region_id <> l.region_id WHERE m.status <> 'lost' OR NOT EXISTS (SELECT FROM homing.member n "
+		    "WHERE n.name = m.name AND n.region_id > m.region_id) ORDER BY m.region_id",
+		    SPI_OK_SELECT);
+		state->peer_count = static_cast<int>(SPI_processed);
+		state->peers = static_cast<RawPeer *>(
+			MemoryContextAlloc(context, (state->peer_count + 1) * sizeof(RawPeer)));
+		for (int i = 0; i < state->peer_count; ++i) {
+			RawPeer *peer = &state->peers[i];
+			peer->id = DatumGetInt16(Column(i, 1));
+			strlcpy(peer->name, TextDatumGetCString(Column(i, 2)), NAMEDATALEN);
+			peer->lost = DatumGetBool(Column(i, 3));
+		}
+	}
+	PopActiveSnapshot();
+	SPI_finish();
+}
+
+const char *Call(const char *sql, std::initializer_list<const char *> arguments, MemoryContext context)
+{
+	Oid types[4];
+	Datum values[4];
+	int count = 0;
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	for (const char *argument : arguments) {
+		types[count] = TEXTOID;
+		values[count++] = CStringGetTextDatum(argument);
+	}
+	const int result = SPI_execute_with_args(sql, count, types, values, nullptr, false, 0);
+	if (result != SPI_OK_SELECT || SPI_processed != 1)
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
+		                errmsg("could not run \"%s\": %s", sql, SPI_result_code_string(result))));
+	const char *text = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	if (text != nullptr)
+		text = MemoryContextStrdup(context, text);
+	PopActiveSnapshot();
+	SPI_finish();
+	return text;
+}
+
+}  // namespace homing::rehome
