@@ -215,7 +215,7 @@ void ReadRaw(RawCatalog *raw)
 		ReadTable("member", {"region_id", "name", "status", "heirs", "spread"}, snapshot,
 		          &raw->member);
 		ReadTable("keyspace", {"keyspace_id", "recorded_owners"}, snapshot, &raw->keyspace);
-		ReadTable("homed_table", {"table_id", "relid", "keyspace_id", "key_attnum"}, snapshot,
+		ReadTable("homed_table", {"table_id", "relid", "keyspace_id", "key_attnum", "closing"}, snapshot,
 		          &raw->homed_table);
 		ReadTable("activation", {"table_id"}, snapshot, &raw->activation);
 		raw->assignment = HomingRelation("assignment");
@@ -299,7 +299,7 @@ std::unique_ptr<Catalog> Build(const RawCatalog &raw)
 		table.key_type = PgCall([&] { return getBaseType(column_type); });
 		for (int j = 0; j < raw.activation.count; ++j) {
 			if (DatumGetInt64(raw.activation.rows[j].values[0]) == DatumGetInt64(row.values[0]))
-				table.active = true;
+				table.active = !DatumGetBool(row.values[4]);
 		}
 		catalog->tables.emplace(table.relid, table);
 	}

@@ -46,7 +46,8 @@ CREATE TABLE homing.homed_table (
 	table_id bigint PRIMARY KEY,  -- the same at every region
 	relid oid NOT NULL UNIQUE,    -- here
 	keyspace_id int4 NOT NULL REFERENCES homing.keyspace,
-	key_attnum int2 NOT NULL      -- here
+	key_attnum int2 NOT NULL,     -- here
+	closing boolean NOT NULL DEFAULT false  -- about to be unhomed: writes are refused
 );
 COMMENT ON TABLE homing.homed_table IS 'homed tables';
 

@@ -25,6 +25,3 @@ CREATE FUNCTION homing._lock_change() RETURNS void
 VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_lock_change';
 COMMENT ON FUNCTION homing._lock_change() IS
 	'lets one change of members or homed tables at a time happen at this region, until the end of the transaction';
-
-REVOKE EXECUTE ON FUNCTION homing._peer_open(text, text), homing._peer_query(text, text, text[]),
-	homing._peer_follow(text), homing._peer_close(text), homing._lock_change() FROM PUBLIC;

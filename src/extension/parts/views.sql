@@ -55,7 +55,7 @@ COMMENT ON COLUMN homing.homes.heirs IS 'regions that take over when the owner i
 
 CREATE VIEW homing.tables AS
 SELECT t.relid::regclass AS table_name, a.attname AS key_column, k.name AS keyspace, k.placement, k.homes,
-	CASE WHEN x.table_id IS NULL THEN 'preparing' ELSE 'active' END AS state
+	CASE WHEN t.closing THEN 'closing' WHEN x.table_id IS NULL THEN 'preparing' ELSE 'active' END AS state
 FROM homing.homed_table t
 JOIN homing.keyspace k USING (keyspace_id)
 LEFT JOIN pg_attribute a ON a.attrelid = t.relid AND a.attnum = t.key_attnum
@@ -67,7 +67,7 @@ COMMENT ON COLUMN homing.tables.key_column IS 'column whose value decides a row'
 COMMENT ON COLUMN homing.tables.keyspace IS 'name of the keyspace that co-located tables share';
 COMMENT ON COLUMN homing.tables.placement IS 'hash: keys spread over the homes; region: one region owns all keys';
 COMMENT ON COLUMN homing.tables.homes IS 'number of homes in the keyspace';
-COMMENT ON COLUMN homing.tables.state IS 'active, or preparing until every region has the table: writes wait for that';
+COMMENT ON COLUMN homing.tables.state IS 'active; preparing until every region has the table; closing while it is unhomed. Only an active table can be written';
 
 CREATE VIEW homing.events AS
 SELECT at, epoch, kind, region, actor, reason FROM homing.event ORDER BY at, event_id;
