@@ -5,6 +5,7 @@
 #include "write/modify_node.hpp"
 #include "write/planner.hpp"
 #include "write/transaction.hpp"
+#include "write/utility.hpp"
 
 #include "pg/catalog.hpp"
 #include "pg/settings.hpp"
@@ -27,6 +28,7 @@ void _PG_init(void)
 	homing::write::RegisterModifyNode();
 	homing::write::RegisterPlanner();
 	homing::write::RegisterTransaction();
+	homing::write::RegisterUtility();
 }
 
 }  // extern "C"

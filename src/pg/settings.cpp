@@ -30,6 +30,10 @@ void DefineSettings()
 	                         "Allows DDL on a homed table to run in this region only.",
 	                         "Every other region must run the same DDL, or replication to it stops.",
 	                         &settings.local_ddl, false, PGC_USERSET, 0, nullptr, nullptr, nullptr);
+	DefineCustomBoolVariable("homing.own_ddl", "Marks DDL that the extension's own functions run.", nullptr,
+	                         &settings.own_ddl, false, PGC_SUSET,
+	                         GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL | GUC_NO_RESET_ALL | GUC_DISALLOW_IN_FILE, nullptr,
+	                         nullptr, nullptr);
 	DefineCustomIntVariable("homing.probe_interval",
 	                        "Time between two exchanges of the cluster map with each region.",
 	                        nullptr, &settings.probe_interval_ms, 1000, 100, 600000, PGC_SIGHUP,

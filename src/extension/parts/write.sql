@@ -7,12 +7,15 @@ COMMENT ON FUNCTION homing._guard() IS
 	'trigger: refuses writes of a homed table that did not pass through its home';
 
 CREATE FUNCTION homing._install_guard("table" regclass) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET homing.own_ddl = on
 AS $$
 DECLARE
 	part regclass;
 BEGIN
-	FOR part IN SELECT relid FROM pg_partition_tree("table") UNION SELECT "table" LOOP
+	FOR part IN
+		SELECT relid FROM (SELECT relid FROM pg_partition_tree("table") UNION SELECT "table") AS parts (relid)
+		WHERE NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = parts.relid AND tgname = 'homing_guard')
+	LOOP
 		EXECUTE format('CREATE TRIGGER homing_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
 			'FOR EACH STATEMENT EXECUTE FUNCTION homing._guard()', part);
 		EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER homing_guard', part);
@@ -21,7 +24,7 @@ END
 $$;
 
 CREATE FUNCTION homing._remove_guard("table" regclass) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET homing.own_ddl = on
 AS $$
 DECLARE
 	part regclass;
