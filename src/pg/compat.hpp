@@ -4,6 +4,7 @@
 #include "pg/server.hpp"
 
 extern "C" {
+#include "executor/executor.h"
 #include "nodes/nodeFuncs.h"
 }
 
@@ -55,5 +56,15 @@ inline Query *MutateQuery(Query *query, Mutator mutator, void *context)
 	return query_tree_mutator(query, mutator, context, 0);
 }
 #endif
+
+// Runs an executor to its end, forward.
+inline void RunToCompletion(QueryDesc *desc)
+{
+#if PG_VERSION_NUM < 180000
+	ExecutorRun(desc, ForwardScanDirection, 0, true);
+#else
+	ExecutorRun(desc, ForwardScanDirection, 0);
+#endif
+}
 
 }  // namespace homing::pg

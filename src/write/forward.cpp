@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <vector>
 
+#include "pg/exact_text.hpp"
 #include "write/remote_text.hpp"
 #include "write/routing.hpp"
 #include "write/transaction.hpp"
@@ -24,24 +25,10 @@ namespace homing::write {
 
 namespace {
 
-// The statement is all that the transaction will do: the client sent it by itself, outside a block.
-// Requires that errors after it may not undo it: see XACT_FLAGS_NEEDIMMEDIATECOMMIT.
-bool IsWholeTransaction(const EState *estate)
-{
-	if (IsTransactionBlock() || IsSubTransaction() || (MyXactFlags & XACT_FLAGS_PIPELINING) != 0 ||
-	    !TransactionIsUntouched())
-		return false;
-	Portal portal = ActivePortal;
-	return portal != nullptr && portal->name[0] == '\0' && list_length(portal->stmts) == 1 &&
-	       linitial(portal->stmts) == estate->es_plannedstmt &&
-	       estate->es_plannedstmt->commandType != CMD_SELECT;
-}
-
 // --- arguments: plain server code -----------------------------------------------------------------------
 
-char *ParamText(EState *estate, const RemoteParam *param)
+char *ParamText(ParamListInfo list, const RemoteParam *param)
 {
-	ParamListInfo list = estate->es_param_list_info;
 	if (list == nullptr || param->number > list->numParams)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_PARAMETER), errmsg("no value found for parameter %d", param->number)));
 	ParamExternData workspace;
@@ -53,31 +40,10 @@ char *ParamText(EState *estate, const RemoteParam *param)
 	Oid output;
 	bool is_varlena;
 	getTypeOutputInfo(param->type, &output, &is_varlena);
-	return OidOutputFunctionCall(output, value->value);
-}
-
-char **ParamTexts(EState *estate, const RemoteText *text)
-{
-	auto **values = static_cast<char **>(palloc0(sizeof(char *) * (text->param_count + 1)));
-	const int nest_level = NewGUCNestLevel();
-	(void) set_config_option("extra_float_digits", "3", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-	                         false);
-	for (int i = 0; i < text->param_count; ++i)
-		values[i] = ParamText(estate, &text->params[i]);
-	AtEOXact_GUC(true, nest_level);
-	return values;
+	return pg::ExactText(output, value->value);
 }
 
 // --- result: plain server code ---------------------------------------------------------------------------
-
-bool AllPortable(TupleDesc desc)
-{
-	for (int i = 0; i < desc->natts; ++i) {
-		if (!IsPortableType(TupleDescAttr(desc, i)->atttypid))
-			return false;
-	}
-	return true;
-}
 
 struct Column {
 	FmgrInfo input;
@@ -113,70 +79,108 @@ Datum Convert(Column *column, const PGresult *result, int row, int field, bool b
 	return ReceiveFunctionCall(&column->input, &buffer, column->io_param, column->typmod);
 }
 
-Tuplestorestate *StoreRows(const PGresult *result, TupleDesc desc, bool binary)
+void AppendRows(const PGresult *result, TupleDesc desc, bool binary, Tuplestorestate *rows)
 {
 	if (PQnfields(result) != desc->natts)
 		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH), errmsg("the home region returned %d columns instead of %d",
 		                                                           PQnfields(result), desc->natts)));
-	Tuplestorestate *rows = tuplestore_begin_heap(false, false, work_mem);
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "homing rows", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(scratch);
 	Column *columns = PrepareColumns(desc, binary);
 	auto *values = static_cast<Datum *>(palloc(sizeof(Datum) * desc->natts));
 	auto *nulls = static_cast<bool *>(palloc(sizeof(bool) * desc->natts));
-	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "homing row", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext row_context = AllocSetContextCreate(scratch, "homing row", ALLOCSET_DEFAULT_SIZES);
 	for (int row = 0; row < PQntuples(result); ++row) {
-		MemoryContext old = MemoryContextSwitchTo(scratch);
+		MemoryContextSwitchTo(row_context);
 		for (int i = 0; i < desc->natts; ++i) {
 			nulls[i] = PQgetisnull(result, row, i) != 0;
 			values[i] = nulls[i] ? (Datum) 0 : Convert(&columns[i], result, row, i, binary);
 		}
-		MemoryContextSwitchTo(old);
 		tuplestore_putvalues(rows, desc, values, nulls);
-		MemoryContextReset(scratch);
+		MemoryContextReset(row_context);
 	}
+	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);
-	return rows;
 }
 
 }  // namespace
 
-const char *RemoteSql(Query *query)
+// The statement is all that the transaction will do: the client sent it by itself, outside a block.
+// Requires that errors after it may not undo it: see XACT_FLAGS_NEEDIMMEDIATECOMMIT.
+bool IsWholeTransaction(const EState *estate)
 {
-	return DeparseForRegion(query).sql;
+	if (IsTransactionBlock() || IsSubTransaction() || (MyXactFlags & XACT_FLAGS_PIPELINING) != 0 ||
+	    !TransactionIsUntouched())
+		return false;
+	Portal portal = ActivePortal;
+	return portal != nullptr && portal->name[0] == '\0' && list_length(portal->stmts) == 1 &&
+	       linitial(portal->stmts) == estate->es_plannedstmt &&
+	       estate->es_plannedstmt->commandType != CMD_SELECT;
 }
 
-Tuplestorestate *ExecuteForwarded(const ForwardedWrite &write)
+Outgoing Prepare(Query *query, ParamListInfo params, TupleDesc returning)
 {
-	EState *estate = write.estate;
-	const RemoteText text = DeparseForRegion(write.query);
-	char **values = ParamTexts(estate, &text);
-	const bool binary = AllPortable(write.returning);
-	const bool alone = IsWholeTransaction(estate);
+	const RemoteText text = DeparseForRegion(query);
+	Outgoing outgoing{};
+	outgoing.sql = text.sql;
+	outgoing.param_count = text.param_count;
+	outgoing.values = static_cast<char **>(palloc0(sizeof(char *) * (text.param_count + 1)));
+	outgoing.types = static_cast<Oid *>(palloc0(sizeof(Oid) * (text.param_count + 1)));
+	for (int i = 0; i < text.param_count; ++i) {
+		outgoing.values[i] = ParamText(params, &text.params[i]);
+		outgoing.types[i] = text.params[i].typed ? text.params[i].type : InvalidOid;
+	}
+	outgoing.binary = AllPortable(returning);
+	return outgoing;
+}
 
-	return pg::PgEntry([&] {
-		RemoteStatement statement;
-		statement.sql = text.sql;
-		statement.binary_result = binary;
-		for (int i = 0; i < text.param_count; ++i) {
-			remote::Argument argument;
-			if (values[i] != nullptr)
-				argument.text = values[i];
-			argument.type = text.params[i].typed ? text.params[i].type : 0;
-			statement.arguments.push_back(std::move(argument));
-		}
+RemoteStatement ToRemote(const Outgoing &outgoing)
+{
+	RemoteStatement statement;
+	statement.sql = outgoing.sql;
+	statement.binary_result = outgoing.binary;
+	statement.arguments.resize(static_cast<std::size_t>(outgoing.param_count));
+	for (int i = 0; i < outgoing.param_count; ++i) {
+		remote::Argument &argument = statement.arguments[static_cast<std::size_t>(i)];
+		if (outgoing.values[i] != nullptr)
+			argument.text = outgoing.values[i];
+		argument.type = outgoing.types[i];
+	}
+	return statement;
+}
+
+void TakeAnswer(const remote::Result &result, EState *estate, TupleDesc returning, bool binary, Tuplestorestate *rows)
+{
+	// A SELECT with writes inside counts the rows that it returns.
+	if (estate->es_plannedstmt->commandType != CMD_SELECT)
+		estate->es_processed += std::strtoull(PQcmdTuples(result.get()), nullptr, 10);
+	if (returning->natts > 0)
+		pg::PgCall([&] { AppendRows(result.get(), returning, binary, rows); });
+}
+
+void ForwardWhole(Query *query, core::RegionId region, EState *estate, TupleDesc returning, Tuplestorestate *rows)
+{
+	const Outgoing outgoing = Prepare(query, estate->es_param_list_info, returning);
+	const bool alone = IsWholeTransaction(estate);
+	pg::PgEntry([&] {
 		remote::Result result;
 		if (alone) {
-			result = ForwardAlone(write.region, statement);
+			result = ForwardAlone(region, ToRemote(outgoing));
 			MyXactFlags |= XACT_FLAGS_NEEDIMMEDIATECOMMIT;
 		} else {
-			Post(write.region, statement);
-			result = Await(write.region);
+			Post(region, ToRemote(outgoing));
+			result = Await(region);
 		}
-		if (estate->es_plannedstmt->commandType != CMD_SELECT)
-			estate->es_processed += std::strtoull(PQcmdTuples(result.get()), nullptr, 10);
-		return write.returning->natts == 0 ? nullptr : pg::PgCall([&] {
-			return StoreRows(result.get(), write.returning, binary);
-		});
+		TakeAnswer(result, estate, returning, outgoing.binary, rows);
 	});
+}
+
+const char *RemoteSql(Query *query)
+{
+	const char *sql = DeparseForRegion(query).sql;
+	while (*sql == ' ')
+		++sql;
+	return sql;
 }
 
 }  // namespace homing::write

@@ -1,7 +1,8 @@
-// Executes a whole statement at its home region.
+// Executes statements at other regions.
 #pragma once
 
 #include "core/ids.hpp"
+#include "write/region_session.hpp"
 
 #include "pg/boundary.hpp"
 
@@ -13,16 +14,29 @@ extern "C" {
 
 namespace homing::write {
 
-struct ForwardedWrite {
-	Query *query;
-	core::RegionId region;
-	EState *estate;
-	TupleDesc returning;  // no columns: no RETURNING
+// A statement ready to be sent to any region. Lives in the memory context of its making.
+struct Outgoing {
+	char *sql;
+	int param_count;
+	char **values;  // nullptr: NULL
+	Oid *types;     // InvalidOid: the text says it
+	bool binary;    // format of the result
 };
 
-// Sends the statement with its parameters, adds the number of rows to estate->es_processed. Returns the
-// RETURNING rows; nullptr when there are none. Raises the remote error as it is.
-Tuplestorestate *ExecuteForwarded(const ForwardedWrite &write);
+// Deparses the query and its parameters' values; `returning` describes its RETURNING rows. Plain.
+Outgoing Prepare(Query *query, ParamListInfo params, TupleDesc returning);
+
+RemoteStatement ToRemote(const Outgoing &outgoing);
+
+// Whether the statement is all that the transaction does: the client sent it by itself, outside a block.
+bool IsWholeTransaction(const EState *estate);
+
+// Takes in an answer: adds the row count to estate->es_processed, appends RETURNING rows to `rows`.
+// Throws ServerError.
+void TakeAnswer(const remote::Result &result, EState *estate, TupleDesc returning, bool binary, Tuplestorestate *rows);
+
+// Runs the whole statement at one region. Raises the remote error as it is.
+void ForwardWhole(Query *query, core::RegionId region, EState *estate, TupleDesc returning, Tuplestorestate *rows);
 
 // The text that a home would be sent, for EXPLAIN. A plain server call.
 const char *RemoteSql(Query *query);

@@ -1,7 +1,7 @@
 #include "write/key_finder.hpp"
 
-#include "pg/compat.hpp"
 #include "pg/key.hpp"
+#include "write/statement_params.hpp"
 
 extern "C" {
 #include "access/stratnum.h"
@@ -30,22 +30,6 @@ struct Key {
 
 // --- parameters ------------------------------------------------------------------------------------
 
-bool MaxParamWalker(Node *node, void *context)
-{
-	if (node == nullptr)
-		return false;
-	auto *highest = static_cast<int *>(context);
-	if (IsA(node, Param)) {
-		auto *param = reinterpret_cast<Param *>(node);
-		if (param->paramkind == PARAM_EXTERN && param->paramid > *highest)
-			*highest = param->paramid;
-		return false;
-	}
-	if (IsA(node, Query))
-		return pg::WalkQuery(reinterpret_cast<Query *>(node), MaxParamWalker, context);
-	return pg::WalkExpression(node, MaxParamWalker, context);
-}
-
 // Hands out parameter numbers that the statement does not use.
 struct ParamNumbers {
 	Query *query;
@@ -54,11 +38,8 @@ struct ParamNumbers {
 
 	int Next()
 	{
-		if (last == 0) {
-			(void) pg::WalkQuery(query, MaxParamWalker, &last);
-			if (bound != nullptr && bound->numParams > last)
-				last = bound->numParams;
-		}
+		if (last == 0)
+			last = HighestParam(query, bound);
 		return ++last;
 	}
 };
@@ -176,12 +157,22 @@ List *EqualColumns(List *conjuncts, const Key *key, List *columns)
 	return columns;
 }
 
-KeySource *MakeSource(Expr *expr, bool array)
+KeySource *MakeSource(void *expr, SourceKind kind)
 {
 	auto *source = static_cast<KeySource *>(palloc0(sizeof(KeySource)));
-	source->expr = expr;
-	source->array = array;
+	source->expr = static_cast<Expr *>(expr);
+	source->kind = kind;
 	return source;
+}
+
+// The call homing.`name`(keyspace, homes, key), by which another region tells which homes it means.
+bool IsHomesCall(Node *node, const char *name)
+{
+	if (!IsA(node, FuncExpr) || list_length(reinterpret_cast<FuncExpr *>(node)->args) != 3)
+		return false;
+	const Oid function = reinterpret_cast<FuncExpr *>(node)->funcid;
+	const char *schema = get_namespace_name(get_func_namespace(function));
+	return schema != nullptr && strcmp(schema, "homing") == 0 && strcmp(get_func_name(function), name) == 0;
 }
 
 // A condition `column = known` or `column = ANY (known)` on one of the columns.
@@ -193,36 +184,85 @@ KeySource *SourceOf(Node *conjunct, const Key *key, List *columns)
 			return nullptr;
 		auto *left = static_cast<Node *>(linitial(op->args)), *right = static_cast<Node *>(lsecond(op->args));
 		if (IsOneOf(left, columns) && YieldsKey(key, exprType(right)) && IsKnownAtStart(right))
-			return MakeSource(reinterpret_cast<Expr *>(right), false);
+			return MakeSource(right, SourceKind::kKey);
 		if (IsOneOf(right, columns) && YieldsKey(key, exprType(left)) && IsKnownAtStart(left))
-			return MakeSource(reinterpret_cast<Expr *>(left), false);
+			return MakeSource(left, SourceKind::kKey);
 	} else if (IsA(conjunct, ScalarArrayOpExpr)) {
 		auto *op = reinterpret_cast<ScalarArrayOpExpr *>(conjunct);
 		auto *array = static_cast<Node *>(lsecond(op->args));
 		if (op->useOr && EqualsKey(key, op->opno, op->inputcollid) &&
 		    IsOneOf(static_cast<Node *>(linitial(op->args)), columns) &&
 		    YieldsKey(key, get_element_type(getBaseType(exprType(array)))) && IsKnownAtStart(array))
-			return MakeSource(reinterpret_cast<Expr *>(array), true);
+			return MakeSource(array, SourceKind::kKeys);
+	} else if (IsHomesCall(conjunct, "_owns")) {
+		List *arguments = reinterpret_cast<FuncExpr *>(conjunct)->args;
+		if (IsOneOf(static_cast<Node *>(lthird(arguments)), columns) &&
+		    IsKnownAtStart(static_cast<Node *>(lsecond(arguments))))
+			return MakeSource(lsecond(arguments), SourceKind::kHomes);
 	}
 	return nullptr;
 }
 
-KeySource *FindInConditions(Query *query, int varno, const Key *key)
+// The values of a column of a row source that is spelled out: VALUES, or a SELECT of known values.
+// False: it is not.
+bool AddSpelledOut(Var *column, List *rtable, List **sources)
+{
+	RangeTblEntry *entry = rt_fetch(column->varno, rtable);
+	if (entry->rtekind == RTE_SUBQUERY) {
+		Query *subquery = entry->subquery;
+		if (subquery->commandType != CMD_SELECT || subquery->setOperations != nullptr || column->varattno <= 0)
+			return false;
+		auto *inner = static_cast<Node *>(static_cast<void *>(
+			list_nth_node(TargetEntry, subquery->targetList, column->varattno - 1)->expr));
+		if (IsKnownAtStart(inner)) {
+			*sources = lappend(*sources, MakeSource(inner, SourceKind::kKey));
+			return true;
+		}
+		return IsA(inner, Var) && reinterpret_cast<Var *>(inner)->varlevelsup == 0 &&
+		       AddSpelledOut(reinterpret_cast<Var *>(inner), subquery->rtable, sources);
+	}
+	if (entry->rtekind != RTE_VALUES)
+		return false;
+	ListCell *cell;
+	foreach (cell, entry->values_lists) {
+		auto *value = static_cast<Node *>(list_nth(lfirst_node(List, cell), column->varattno - 1));
+		if (!IsKnownAtStart(value))
+			return false;
+		*sources = lappend(*sources, MakeSource(value, SourceKind::kKey));
+	}
+	return true;
+}
+
+// The keys that the query's conditions allow for the rows of `varno`; NIL: any. `columns` becomes the
+// columns that are equal to the key.
+List *FindInConditions(Query *query, int varno, const Key *key, List **columns)
 {
 	List *conjuncts = NIL;
 	CollectConjuncts(reinterpret_cast<Node *>(query->jointree), &conjuncts);
 	Var *column = makeVar(varno, key->attnum, key->type, -1, InvalidOid, 0);
-	List *columns = EqualColumns(conjuncts, key, list_make1(column));
+	*columns = EqualColumns(conjuncts, key, list_make1(column));
 
 	KeySource *found = nullptr;
 	ListCell *cell;
 	foreach (cell, conjuncts) {
-		KeySource *source = SourceOf(static_cast<Node *>(lfirst(cell)), key, columns);
-		// One value beats a list of them; either proves.
-		if (source != nullptr && (found == nullptr || (found->array && !source->array)))
+		KeySource *source = SourceOf(static_cast<Node *>(lfirst(cell)), key, *columns);
+		// What another region asks us to do is exact; one value beats a list of them; either proves.
+		if (source == nullptr)
+			continue;
+		if (source->kind == SourceKind::kHomes)
+			return list_make1(source);
+		if (found == nullptr || source->kind == SourceKind::kKey)
 			found = source;
 	}
-	return found;
+	if (found != nullptr)
+		return list_make1(found);
+	foreach (cell, *columns) {
+		List *sources = NIL;
+		auto *var = lfirst_node(Var, cell);
+		if (var->varno != varno && AddSpelledOut(var, query->rtable, &sources))
+			return sources;
+	}
+	return NIL;
 }
 
 // --- INSERT --------------------------------------------------------------------------------------------
@@ -236,7 +276,7 @@ Node *RouteInserted(Node *node, WriteTarget *target, ParamNumbers *numbers)
 		target->unproved = "The key of the inserted row is computed by a subquery.";
 		return node;
 	}
-	KeySource *source = MakeSource(reinterpret_cast<Expr *>(node), false);
+	KeySource *source = MakeSource(node, SourceKind::kKey);
 	target->sources = lappend(target->sources, source);
 	if (!contain_mutable_functions(node))
 		return node;
@@ -292,6 +332,23 @@ void AddValuesColumn(RangeTblEntry *values, int varno, TargetEntry *entry, Write
 		makeVar(varno, list_length(values->coltypes), type, typmod, collation, 0));
 }
 
+// INSERT … SELECT _routed(…) …: rows that another region routed here.
+bool IsRoutedBatch(RangeTblEntry *rows, TargetEntry *entry, WriteTarget *target)
+{
+	Node *column = StripRelabel(reinterpret_cast<Node *>(entry->expr));
+	if (rows->rtekind != RTE_SUBQUERY || !IsA(column, Var))
+		return false;
+	const AttrNumber attnum = reinterpret_cast<Var *>(column)->varattno;
+	auto *value = reinterpret_cast<Node *>(list_nth_node(TargetEntry, rows->subquery->targetList, attnum - 1)->expr);
+	if (!IsHomesCall(value, "_routed"))
+		return false;
+	void *homes = lsecond(reinterpret_cast<FuncExpr *>(value)->args);
+	if (!IsKnownAtStart(static_cast<Node *>(homes)))
+		return false;
+	target->sources = list_make1(MakeSource(homes, SourceKind::kHomes));
+	return true;
+}
+
 void FindInserted(Query *query, const Key *key, WriteTarget *target, ParamNumbers *numbers)
 {
 	TargetEntry *entry = EntryOf(query, key->attnum);
@@ -305,10 +362,15 @@ void FindInserted(Query *query, const Key *key, WriteTarget *target, ParamNumber
 			reinterpret_cast<Expr *>(RouteInserted(reinterpret_cast<Node *>(entry->expr), target, numbers));
 		return;
 	}
+	if (rows != nullptr && IsRoutedBatch(rows, entry, target))
+		return;
 	if (rows == nullptr || rows->rtekind != RTE_VALUES) {
 		target->unproved = "The keys of the inserted rows are computed by a query.";
+		if (rows != nullptr && rows->rtekind == RTE_SUBQUERY)
+			target->sharing = Sharing::kSelect;
 		return;
 	}
+	target->sharing = Sharing::kValues;
 	Node *expr = StripRelabel(reinterpret_cast<Node *>(entry->expr));
 	if (!contain_var_clause(expr)) {
 		AddValuesColumn(rows, varno, entry, target, numbers);
@@ -316,6 +378,7 @@ void FindInserted(Query *query, const Key *key, WriteTarget *target, ParamNumber
 	}
 	if (!IsA(expr, Var) || reinterpret_cast<Var *>(expr)->varno != varno) {
 		target->unproved = "The keys of the inserted rows are computed from VALUES.";
+		target->sharing = Sharing::kNone;
 		return;
 	}
 	const int column = reinterpret_cast<Var *>(expr)->varattno - 1;
@@ -345,10 +408,40 @@ void FindNewKey(Query *query, const Key *key, WriteTarget *target)
 	if (entry == nullptr || IsKeyVar(reinterpret_cast<Node *>(entry->expr), query->resultRelation, key->attnum))
 		return;
 	auto *expr = reinterpret_cast<Node *>(entry->expr);
+	target->sharing = Sharing::kNone;
 	if (IsKnownAtStart(expr))
-		target->sources = lappend(target->sources, MakeSource(entry->expr, false));
+		target->sources = lappend(target->sources, MakeSource(entry->expr, SourceKind::kKey));
 	else
 		target->unproved = "The new key of the updated rows is computed from the rows.";
+}
+
+// MERGE: the condition gives the keys, and what it inserts has one of them.
+void FindMerged(Query *query, const Key *key, WriteTarget *target)
+{
+	List *columns;
+	target->sources = FindInConditions(query, query->resultRelation, key, &columns);
+	if (target->sources == NIL)
+		target->unproved = "The condition of MERGE does not give the key of the rows.";
+	ListCell *cell;
+	foreach (cell, query->mergeActionList) {
+		auto *action = lfirst_node(MergeAction, cell);
+		ListCell *entry_cell;
+		foreach (entry_cell, action->targetList) {
+			auto *entry = lfirst_node(TargetEntry, entry_cell);
+			if (entry->resno != key->attnum || entry->resjunk)
+				continue;
+			auto *value = reinterpret_cast<Node *>(entry->expr);
+			if (IsKnownAtStart(value))
+				target->sources = lappend(target->sources, MakeSource(value, SourceKind::kKey));
+			else if (!IsOneOf(value, columns))
+				target->unproved = "MERGE sets the key to a value that its condition does not give.";
+		}
+	}
+}
+
+bool IsKeys(List *sources)
+{
+	return static_cast<KeySource *>(linitial(sources))->kind != SourceKind::kHomes;
 }
 
 void AnalyseTarget(Query *query, WriteAnalysis *analysis, ParamNumbers *numbers)
@@ -383,17 +476,18 @@ void AnalyseTarget(Query *query, WriteAnalysis *analysis, ParamNumbers *numbers)
 		break;
 	case CMD_UPDATE:
 	case CMD_DELETE: {
-		KeySource *source = FindInConditions(query, query->resultRelation, &key);
-		if (source != nullptr)
-			target->sources = lappend(target->sources, source);
-		else
+		List *columns;
+		target->sources = FindInConditions(query, query->resultRelation, &key, &columns);
+		if (target->sources == NIL)
 			target->unproved = "No condition gives the key of the rows.";
+		if (target->sources == NIL || IsKeys(target->sources))
+			target->sharing = Sharing::kOwned;
 		if (query->commandType == CMD_UPDATE)
 			FindNewKey(query, &key, target);
 		break;
 	}
 	default:
-		target->unproved = "MERGE does not tell the keys of the rows beforehand.";
+		FindMerged(query, &key, target);
 		break;
 	}
 }

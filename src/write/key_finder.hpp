@@ -14,11 +14,25 @@ extern "C" {
 
 namespace homing::write {
 
+enum class SourceKind {
+	kKey,    // a key
+	kKeys,   // an array of keys
+	kHomes   // an array of homes: the part of a statement that another region shares out (_owns)
+};
+
 // Where key values of one written table come from.
 struct KeySource {
 	Expr *expr;
-	bool array;  // yields an array of keys
-	int param;   // > 0: evaluated once, its value is this parameter of the statement; 0: plain
+	SourceKind kind;
+	int param;  // > 0: evaluated once, its value is this parameter of the statement; 0: plain
+};
+
+// How a statement can be shared out when its rows live in several regions.
+enum class Sharing {
+	kNone,
+	kValues,  // INSERT … VALUES: by rows; source i is the key of row i
+	kSelect,  // INSERT … SELECT: the rows are computed here and routed one by one
+	kOwned    // UPDATE, DELETE: every region does its own rows
 };
 
 struct WriteTarget {
@@ -26,6 +40,7 @@ struct WriteTarget {
 	Oid homed;               // the homed table it is or belongs to
 	List *sources;           // of KeySource *
 	const char *unproved;    // why the keys are not known before the rows are; nullptr: they are
+	Sharing sharing;
 };
 
 struct WriteAnalysis {

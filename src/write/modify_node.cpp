@@ -4,8 +4,11 @@
 
 #include "pg/boundary.hpp"
 #include "pg/settings.hpp"
+#include "write/execute_here.hpp"
 #include "write/forward.hpp"
 #include "write/guard.hpp"
+#include "write/parts.hpp"
+#include "write/routed_insert.hpp"
 #include "write/routing.hpp"
 #include "write/transaction.hpp"
 #include "write/written_keys.hpp"
@@ -13,6 +16,7 @@
 extern "C" {
 #include "commands/explain.h"
 #include "executor/executor.h"
+#include "lib/stringinfo.h"
 #include "nodes/extensible.h"
 #include "nodes/makefuncs.h"
 #include "nodes/value.h"
@@ -27,11 +31,10 @@ struct HomedModifyState {
 	CustomScanState css;
 	Query *query;
 	WrittenKeys keys;
-	char *region_name;       // where it runs; nullptr: EXPLAIN cannot know
-	core::RegionId region;
-	bool serve;
-	bool executed;           // a forwarded statement was sent
-	Tuplestorestate *rows;   // its RETURNING rows; nullptr: none
+	Decision decision;
+	bool known;              // false: EXPLAIN without the values of the parameters
+	bool executed;           // not served: it was sent and answered
+	Tuplestorestate *rows;   // not served: its RETURNING rows
 	TupleTableSlot *row;
 };
 
@@ -53,6 +56,17 @@ Node *CreateState(CustomScan *scan)
 	return reinterpret_cast<Node *>(state);
 }
 
+// What is written in this region passes the guard.
+void ApproveHere(HomedModifyState *state, EState *estate)
+{
+	if (!state->decision.serve && state->decision.part_count == 0)
+		return;
+	for (int i = 0; i < state->keys.target_count; ++i)
+		ApproveWrites(state->keys.targets[i].relid, estate->es_query_cxt);
+	if (state->decision.serve)
+		CheckMayWriteHere();
+}
+
 void Begin(CustomScanState *node, EState *estate, int eflags)
 {
 	HomedModifyState *state = StateOf(node);
@@ -61,49 +75,112 @@ void Begin(CustomScanState *node, EState *estate, int eflags)
 
 	state->query = linitial_node(Query, scan->custom_private);
 	state->keys = EvaluateKeys(scan, lsecond_node(List, scan->custom_private), estate, explain_only);
-	bool known = true;
+	state->known = true;
 	for (int i = 0; i < state->keys.target_count; ++i)
-		known = known && state->keys.targets[i].known;
-	if (known) {
-		const Decision decision = pg::PgEntry([&] { return Decide(state->keys, !explain_only); });
-		state->serve = decision.serve;
-		state->region = decision.region;
-		state->region_name = decision.region_name;
-	} else {
-		state->serve = true;  // EXPLAIN shows the plan of this region
-	}
-	if (!state->serve)
-		return;
-	if (!explain_only) {
-		CheckMayWriteHere();
-		for (int i = 0; i < state->keys.target_count; ++i)
-			ApproveWrites(state->keys.targets[i].relid, estate->es_query_cxt);
-	}
-	node->custom_ps = list_make1(ExecInitNode(static_cast<Plan *>(linitial(scan->custom_plans)), estate, eflags));
-}
-
-TupleTableSlot *NextForwarded(HomedModifyState *state)
-{
-	if (!state->executed) {
-		EState *estate = state->css.ss.ps.state;
+		state->known = state->known && state->keys.targets[i].known;
+	state->decision.serve = true;  // EXPLAIN without parameters shows the plan of this region
+	if (state->known) {
 		MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
-		ForwardedWrite write{state->query, state->region, estate, state->css.ss.ss_ScanTupleSlot->tts_tupleDescriptor};
-		state->executed = true;
-		state->row = ExecInitExtraTupleSlot(estate, write.returning, &TTSOpsMinimalTuple);
-		state->rows = ExecuteForwarded(write);
+		state->decision = pg::PgEntry([&] { return Decide(state->keys, !explain_only); });
 		MemoryContextSwitchTo(old);
 	}
-	if (state->rows == nullptr || !tuplestore_gettupleslot(state->rows, true, false, state->row))
-		return nullptr;
-	return state->row;
+	if (!explain_only)
+		ApproveHere(state, estate);
+	if (state->decision.serve)
+		node->custom_ps = list_make1(ExecInitNode(static_cast<Plan *>(linitial(scan->custom_plans)), estate, eflags));
+	else
+		estate->es_auxmodifytables = NIL;  // writes in WITH run where the statement does
+}
+
+Query *PartOf(HomedModifyState *state, const RegionPart *part)
+{
+	const WrittenTarget *target = &state->keys.targets[0];
+	return target->sharing == Sharing::kValues ? WithRows(state->query, part) : WithHomes(state->query, part, target);
+}
+
+// VALUES with several rows returns them in its order, unless some were left out: then nobody can tell
+// which, and the rows follow each other by region.
+void MergeRows(HomedModifyState *state, Tuplestorestate **rows)
+{
+	const Decision *decision = &state->decision;
+	bool complete = state->keys.targets[0].sharing == Sharing::kValues;
+	int row_count = 0;
+	for (int i = 0; i < decision->part_count; ++i) {
+		complete = complete && tuplestore_tuple_count(rows[i]) == decision->parts[i].row_count;
+		row_count += decision->parts[i].row_count;
+	}
+	if (complete) {
+		auto *part_of = static_cast<int *>(palloc0(sizeof(int) * (row_count + 1)));
+		for (int i = 0; i < decision->part_count; ++i) {
+			for (int j = 0; j < decision->parts[i].row_count; ++j)
+				part_of[decision->parts[i].rows[j]] = i;
+		}
+		for (int row = 0; row < row_count; ++row) {
+			if (tuplestore_gettupleslot(rows[part_of[row]], true, false, state->row))
+				tuplestore_puttupleslot(state->rows, state->row);
+		}
+	}
+	for (int i = 0; i < decision->part_count; ++i) {
+		while (!complete && tuplestore_gettupleslot(rows[i], true, false, state->row))
+			tuplestore_puttupleslot(state->rows, state->row);
+		tuplestore_end(rows[i]);
+	}
+}
+
+// All other regions work while this one does its own part.
+void RunParts(HomedModifyState *state, EState *estate, TupleDesc returning)
+{
+	const Decision *decision = &state->decision;
+	auto *outgoing = static_cast<Outgoing *>(palloc0(sizeof(Outgoing) * decision->part_count));
+	int local = 0;
+	if (decision->parts[0].region == decision->region)
+		local = 1;
+	for (int i = local; i < decision->part_count; ++i) {
+		outgoing[i] = Prepare(PartOf(state, &decision->parts[i]), estate->es_param_list_info, returning);
+		pg::PgEntry([&] { Post(decision->parts[i].region, ToRemote(outgoing[i])); });
+	}
+	// RETURNING rows of every part by themselves, to be put into order.
+	auto **rows = static_cast<Tuplestorestate **>(palloc0(sizeof(Tuplestorestate *) * decision->part_count));
+	for (int i = 0; returning->natts > 0 && i < decision->part_count; ++i)
+		rows[i] = tuplestore_begin_heap(false, false, work_mem);
+	if (local == 1)
+		estate->es_processed +=
+			WriteHere(PartOf(state, &decision->parts[0]), estate, estate->es_param_list_info, rows[0]);
+	pg::PgEntry([&] {
+		for (int i = local; i < decision->part_count; ++i) {
+			const remote::Result result = Await(decision->parts[i].region);
+			TakeAnswer(result, estate, returning, outgoing[i].binary, rows[i]);
+		}
+	});
+	if (returning->natts > 0)
+		MergeRows(state, rows);
+}
+
+void RunElsewhere(HomedModifyState *state)
+{
+	EState *estate = state->css.ss.ps.state;
+	TupleDesc returning = state->css.ss.ss_ScanTupleSlot->tts_tupleDescriptor;
+	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
+	state->executed = true;
+	state->row = ExecInitExtraTupleSlot(estate, returning, &TTSOpsMinimalTuple);
+	state->rows = tuplestore_begin_heap(false, false, work_mem);
+	if (state->decision.part_count == 0)
+		ForwardWhole(state->query, state->decision.region, estate, returning, state->rows);
+	else if (state->keys.targets[0].sharing == Sharing::kSelect)
+		ExecuteRoutedInsert(state->query, state->keys.targets[0].homed, estate, returning, state->rows);
+	else
+		RunParts(state, estate, returning);
+	MemoryContextSwitchTo(old);
 }
 
 TupleTableSlot *Execute(CustomScanState *node)
 {
 	HomedModifyState *state = StateOf(node);
-	if (state->serve)
+	if (state->decision.serve)
 		return ExecProcNode(static_cast<PlanState *>(linitial(node->custom_ps)));
-	return NextForwarded(state);
+	if (!state->executed)
+		RunElsewhere(state);
+	return tuplestore_gettupleslot(state->rows, true, false, state->row) ? state->row : nullptr;
 }
 
 void End(CustomScanState *node)
@@ -120,12 +197,22 @@ void ReScan(CustomScanState *)
 	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("cannot execute a write twice")));
 }
 
+const char *RegionNames(const Decision *decision)
+{
+	if (decision->part_count == 0)
+		return decision->region_name;
+	StringInfoData names;
+	initStringInfo(&names);
+	for (int i = 0; i < decision->part_count; ++i)
+		appendStringInfo(&names, "%s%s", i > 0 ? ", " : "", decision->parts[i].name);
+	return names.data;
+}
+
 void Explain(CustomScanState *node, List *ancestors, ExplainState *es)
 {
 	HomedModifyState *state = StateOf(node);
-	ExplainPropertyText("Home", state->region_name != nullptr ? state->region_name : "decided when the key is known",
-	                    es);
-	if (!state->serve || state->region_name == nullptr)
+	ExplainPropertyText("Home", state->known ? RegionNames(&state->decision) : "decided when the key is known", es);
+	if (!state->decision.serve || !state->known)
 		ExplainPropertyText("Remote SQL", RemoteSql(state->query), es);
 }
 

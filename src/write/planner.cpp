@@ -3,6 +3,8 @@
 #include "write/key_finder.hpp"
 #include "write/modify_node.hpp"
 
+#include "write/execute_here.hpp"
+
 extern "C" {
 #include "optimizer/planner.h"
 }
@@ -22,9 +24,9 @@ PlannedStmt *Plan(Query *parse, const char *query_string, int options, ParamList
 
 PlannedStmt *PlanHomed(Query *parse, const char *query_string, int options, ParamListInfo bound)
 {
-	if (parse->commandType == CMD_SELECT && !parse->hasModifyingCTE)
+	if (PlansPartHere() || (parse->commandType == CMD_SELECT && !parse->hasModifyingCTE))
 		return Plan(parse, query_string, options, bound);
-	const WriteAnalysis *analysis = AnalyseWrite(parse, bound);
+	const WriteAnalysis *analysis = pg::PgEntry([&] { return AnalyseWrite(parse, bound); });
 	if (analysis == nullptr)
 		return Plan(parse, query_string, options, bound);
 

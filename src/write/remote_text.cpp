@@ -159,6 +159,15 @@ bool IsPortableType(Oid type)
 	}
 }
 
+bool AllPortable(TupleDesc desc)
+{
+	for (int i = 0; i < desc->natts; ++i) {
+		if (!IsPortableType(TupleDescAttr(desc, i)->atttypid))
+			return false;
+	}
+	return true;
+}
+
 RemoteText DeparseForRegion(Query *query)
 {
 	Rewriting rewriting{NIL};

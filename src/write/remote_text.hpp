@@ -4,6 +4,7 @@
 #include "pg/boundary.hpp"
 
 extern "C" {
+#include "access/tupdesc.h"
 #include "nodes/parsenodes.h"
 }
 
@@ -27,5 +28,6 @@ RemoteText DeparseForRegion(Query *query);
 
 // A type whose number and binary form are the same in every database of this major version.
 bool IsPortableType(Oid type);
+bool AllPortable(TupleDesc desc);
 
 }  // namespace homing::write

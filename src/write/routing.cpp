@@ -1,6 +1,7 @@
 #include "write/routing.hpp"
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -70,48 +71,47 @@ std::string TableName(Oid relid)
 	throw error;
 }
 
-std::vector<core::HomeId> HomesOf(const core::Keyspace &keyspace, const WrittenTarget &target)
+using Homes = std::vector<core::HomeId>;
+
+// The home of every key, in their order; a NULL key has none.
+std::vector<std::optional<core::HomeId>> HomeOfEachKey(const core::Keyspace &keyspace, const WrittenTarget &target)
 {
-	std::vector<core::HomeId> homes;
+	std::vector<std::optional<core::HomeId>> homes;
 	homes.reserve(static_cast<std::size_t>(target.key_count));
-	for (int i = 0; i < target.key_count; ++i)
-		homes.push_back(pg::HomeOfKey(keyspace, target.keys[i].data, target.keys[i].size));
+	for (int i = 0; i < target.key_count; ++i) {
+		const KeyValue &key = target.keys[i];
+		homes.push_back(key.data != nullptr ? std::optional(pg::HomeOfKey(keyspace, key.data, key.size)) : std::nullopt);
+	}
+	return homes;
+}
+
+Homes ConcernedHomes(const core::Keyspace &keyspace, const WrittenTarget &target,
+                     const std::vector<std::optional<core::HomeId>> &of_keys)
+{
+	Homes homes;
+	if (target.homes != nullptr) {
+		for (int i = 0; i < target.home_count; ++i)
+			homes.emplace_back(target.homes[i]);
+		return homes;
+	}
+	if (target.unproved != nullptr) {
+		for (std::size_t i = 0; i < keyspace.recorded_owners.size(); ++i)
+			homes.emplace_back(static_cast<std::int32_t>(i));
+		return homes;
+	}
+	for (const auto &home : of_keys) {
+		if (home)
+			homes.push_back(*home);
+	}
 	std::sort(homes.begin(), homes.end());
 	homes.erase(std::unique(homes.begin(), homes.end()), homes.end());
 	return homes;
 }
 
-std::vector<core::HomeId> AllHomes(const core::Keyspace &keyspace)
-{
-	std::vector<core::HomeId> homes;
-	for (std::size_t i = 0; i < keyspace.recorded_owners.size(); ++i)
-		homes.emplace_back(static_cast<std::int32_t>(i));
-	return homes;
-}
-
-// Where one target's rows are written; `homes` are those to lock when that is here.
-std::optional<core::Route> RouteTarget(const pg::Catalog &catalog, const WrittenTarget &target,
-                                       const pg::HomedTable &table, std::vector<core::HomeId> *homes)
-{
-	const bool fenced = !catalog.fenced.empty(), forwarded = pg::settings.forwarded_from[0] != '\0';
-	const core::Keyspace *keyspace = catalog.map.FindKeyspace(table.keyspace);
-	if (keyspace != nullptr)
-		*homes = target.unproved != nullptr ? AllHomes(*keyspace) : HomesOf(*keyspace, target);
-	if (homes->empty())
-		return std::nullopt;  // no row can match
-	core::Route route = core::RouteStatement(catalog.map, table.keyspace, *homes, fenced, forwarded);
-	const bool one_region = route.refusal != core::Refusal::kSeveralHomes;
-	if (target.unproved != nullptr && !fenced && (!one_region || route.kind == core::Route::Kind::kForward))
-		RefuseUnproved(catalog, target);
-	if (route.kind == core::Route::Kind::kRefuse)
-		Refuse(catalog, target, route);
-	return route;
-}
-
-void LockHomes(const pg::HomedTable &table, const WrittenTarget &target, const std::vector<core::HomeId> &homes)
+void LockHomes(const pg::HomedTable &table, const Homes &homes)
 {
 	constexpr std::size_t kManyHomes = 64;
-	if (target.unproved != nullptr || homes.size() > kManyHomes) {
+	if (homes.size() > kManyHomes) {
 		pg::PgCall([&] { pg::LockKeyspaceForWrite(table.keyspace); });
 		return;
 	}
@@ -119,45 +119,168 @@ void LockHomes(const pg::HomedTable &table, const WrittenTarget &target, const s
 		pg::PgCall([&] { pg::LockHomeForWrite(table.keyspace, home); });
 }
 
-// One look at the catalog. Nothing: it changed meanwhile.
-std::optional<Decision> TryDecide(const WrittenKeys &keys, bool lock)
-{
-	const uint64 assignments = pg::AssignmentGeneration();
-	const pg::Catalog *catalog = pg::CurrentCatalog();
-	std::optional<core::RegionId> region;
-	for (int i = 0; catalog != nullptr && i < keys.target_count; ++i) {
-		const WrittenTarget &target = keys.targets[i];
-		auto found = catalog->tables.find(target.homed);
-		if (found == catalog->tables.end())
-			continue;  // no homed table any more
-		const pg::HomedTable table = found->second;
-		if (!table.active) {
-			remote::Error error("55000", "homed table " + Quoted(TableName(target.relid)) + " is not ready yet");
-			error.hint = "Not every region has it. Try again, or call homing.home_table again if that failed.";
-			throw error;
+// A statement with one target, taken apart by region.
+class Sharer {
+public:
+	Sharer(const pg::Catalog &catalog, const WrittenTarget &target, const pg::HomedTable &table)
+		: catalog_(catalog), target_(target), table_(table)
+	{
+	}
+
+	// Requires: every home has an owner.
+	void Share(const Homes &homes, const std::vector<std::optional<core::HomeId>> &of_rows)
+	{
+		for (core::HomeId home : homes)
+			homes_[*catalog_.map.Owner(table_.keyspace, home)].push_back(home);
+		if (target_.sharing != Sharing::kValues)
+			return;
+		for (std::size_t row = 0; row < of_rows.size(); ++row) {
+			// A row without a key is for this region's NOT NULL constraint.
+			const core::RegionId region =
+				of_rows[row] ? *catalog_.map.Owner(table_.keyspace, *of_rows[row]) : catalog_.map.here();
+			rows_[region].push_back(static_cast<int>(row));
+			homes_[region];
 		}
-		std::vector<core::HomeId> homes;
-		const std::optional<core::Route> route = RouteTarget(*catalog, target, table, &homes);
-		if (!route)
-			continue;
-		if (region && *region != route->region)
-			Refuse(*catalog, target, {core::Route::Kind::kRefuse, {}, core::Refusal::kSeveralHomes});
-		region = route->region;
-		if (lock && route->kind == core::Route::Kind::kServe) {
-			LockHomes(table, target, homes);
-			if (!pg::CatalogIsCurrent() || pg::AssignmentGeneration() != assignments)
+	}
+
+	const Homes &HomesHere() { return homes_[catalog_.map.here()]; }
+
+	void Store(Decision *decision)
+	{
+		std::vector<core::RegionId> regions;
+		for (const auto &[region, homes] : homes_) {
+			if (region != catalog_.map.here())
+				regions.push_back(region);
+			else if (!homes.empty() || !rows_[region].empty())
+				regions.insert(regions.begin(), region);
+		}
+		decision->part_count = static_cast<int>(regions.size());
+		decision->parts = Allocate<RegionPart>(regions.size());
+		for (std::size_t i = 0; i < regions.size(); ++i) {
+			RegionPart &part = decision->parts[i];
+			const Homes &homes = homes_[regions[i]];
+			const std::vector<int> &rows = rows_[regions[i]];
+			const std::string &name = catalog_.RegionName(regions[i]);
+			part.region = regions[i];
+			part.name = pg::PgCall([&] { return pstrdup(name.c_str()); });
+			part.home_count = static_cast<int>(homes.size());
+			part.homes = Allocate<int32>(homes.size());
+			for (std::size_t j = 0; j < homes.size(); ++j)
+				part.homes[j] = homes[j].value;
+			part.row_count = static_cast<int>(rows.size());
+			part.rows = Allocate<int>(rows.size());
+			std::copy(rows.begin(), rows.end(), part.rows);
+		}
+	}
+
+private:
+	template <typename T>
+	static T *Allocate(std::size_t count)
+	{
+		return static_cast<T *>(pg::PgCall([&] { return palloc0(sizeof(T) * (count + 1)); }));
+	}
+
+	const pg::Catalog &catalog_;
+	const WrittenTarget &target_;
+	const pg::HomedTable &table_;
+	std::map<core::RegionId, Homes> homes_;
+	std::map<core::RegionId, std::vector<int>> rows_;
+};
+
+void CheckReady(const WrittenTarget &target, const pg::HomedTable &table)
+{
+	if (table.active)
+		return;
+	remote::Error error("55000", "homed table " + Quoted(TableName(target.relid)) + " is not ready yet");
+	error.hint = "Not every region has it. Try again, or call homing.home_table again if that failed.";
+	throw error;
+}
+
+// One look at the catalog.
+class Look {
+public:
+	Look(const WrittenKeys &keys, bool lock)
+		: keys_(keys), lock_(lock), assignments_(pg::AssignmentGeneration()), catalog_(pg::CurrentCatalog())
+	{
+	}
+
+	// Nothing: the catalog changed meanwhile.
+	std::optional<Decision> Decide()
+	{
+		for (int i = 0; catalog_ != nullptr && i < keys_.target_count; ++i) {
+			if (!LookAt(keys_.targets[i]))
 				return std::nullopt;
 		}
+		decision_.serve =
+			decision_.part_count == 0 && (catalog_ == nullptr || !region_ || *region_ == catalog_->map.here());
+		if (catalog_ != nullptr) {
+			decision_.region = region_ ? *region_ : catalog_->map.here();
+			const std::string &name = catalog_->RegionName(decision_.region);
+			decision_.region_name = pg::PgCall([&] { return pstrdup(name.c_str()); });
+		}
+		return decision_;
 	}
-	Decision decision{};
-	decision.serve = catalog == nullptr || !region || *region == catalog->map.here();
-	if (catalog != nullptr) {
-		decision.region = region ? *region : catalog->map.here();
-		const std::string &name = catalog->RegionName(decision.region);
-		decision.region_name = pg::PgCall([&] { return pstrdup(name.c_str()); });
+
+private:
+	bool LookAt(const WrittenTarget &target)
+	{
+		auto found = catalog_->tables.find(target.homed);
+		if (found == catalog_->tables.end())
+			return true;  // no homed table any more
+		const pg::HomedTable table = found->second;
+		CheckReady(target, table);
+		const bool fenced = !catalog_->fenced.empty(), forwarded = pg::settings.forwarded_from[0] != '\0';
+		const core::Keyspace *keyspace = catalog_->map.FindKeyspace(table.keyspace);
+		if (keyspace == nullptr)
+			Refuse(*catalog_, target, {core::Route::Kind::kRefuse, {}, core::Refusal::kUnknownKeyspace});
+		const auto of_keys = HomeOfEachKey(*keyspace, target);
+		const Homes homes = ConcernedHomes(*keyspace, target, of_keys);
+		if (homes.empty())
+			return true;  // no row can match, or none has a key
+		const core::Route route = core::RouteStatement(catalog_->map, table.keyspace, homes, fenced, forwarded);
+		if (route.refusal == core::Refusal::kSeveralHomes ||
+		    (target.sharing == Sharing::kSelect && route.kind == core::Route::Kind::kForward))
+			return Share(target, table, homes, of_keys, forwarded);
+		if (route.kind == core::Route::Kind::kRefuse)
+			Refuse(*catalog_, target, route);
+		if (region_ && *region_ != route.region)
+			Refuse(*catalog_, target, {core::Route::Kind::kRefuse, {}, core::Refusal::kSeveralHomes});
+		region_ = route.region;
+		return route.kind != core::Route::Kind::kServe || Hold(table, homes);
 	}
-	return decision;
-}
+
+	bool Share(const WrittenTarget &target, const pg::HomedTable &table, const Homes &homes,
+	           const std::vector<std::optional<core::HomeId>> &of_keys, bool forwarded)
+	{
+		if (forwarded)
+			Refuse(*catalog_, target, {core::Route::Kind::kRefuse, {}, core::Refusal::kNotHome});
+		if (target.sharing == Sharing::kNone && target.unproved != nullptr)
+			RefuseUnproved(*catalog_, target);
+		if (target.sharing == Sharing::kNone || keys_.target_count > 1)
+			Refuse(*catalog_, target, {core::Route::Kind::kRefuse, {}, core::Refusal::kSeveralHomes});
+		Sharer sharer(*catalog_, target, table);
+		sharer.Share(homes, of_keys);
+		if (!Hold(table, sharer.HomesHere()))
+			return false;
+		sharer.Store(&decision_);
+		return true;
+	}
+
+	bool Hold(const pg::HomedTable &table, const Homes &homes)
+	{
+		if (!lock_)
+			return true;
+		LockHomes(table, homes);
+		return pg::CatalogIsCurrent() && pg::AssignmentGeneration() == assignments_;
+	}
+
+	const WrittenKeys &keys_;
+	const bool lock_;
+	const uint64 assignments_;
+	const pg::Catalog *const catalog_;
+	std::optional<core::RegionId> region_;
+	Decision decision_{};
+};
 
 }  // namespace
 
@@ -167,7 +290,7 @@ Decision Decide(const WrittenKeys &keys, bool lock)
 {
 	for (;;) {
 		pg::PgCall([] { CHECK_FOR_INTERRUPTS(); });
-		const std::optional<Decision> decision = TryDecide(keys, lock);
+		const std::optional<Decision> decision = Look(keys, lock).Decide();
 		if (decision)
 			return *decision;
 	}

@@ -7,10 +7,23 @@
 
 namespace homing::write {
 
+// What one of several regions does of a statement.
+struct RegionPart {
+	core::RegionId region;
+	char *name;
+	int32 *homes;  // the homes it owns of those that the statement concerns
+	int home_count;
+	int *rows;     // Sharing::kValues: numbers of its rows, ascending
+	int row_count;
+};
+
+// Lives in the memory context that is current at the call.
 struct Decision {
-	bool serve;
-	core::RegionId region;  // where it runs
-	char *region_name;      // in the current memory context
+	bool serve;             // all of it here
+	core::RegionId region;  // where it runs, unless shared out
+	char *region_name;
+	RegionPart *parts;      // shared out: this region's part, if it has one, is first
+	int part_count;         // 0: not shared out
 };
 
 // Raises the refusal: 25006 fenced, 0A000 several homes, 40001 moved, 08001 no owner, 55000 the table is

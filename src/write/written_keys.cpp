@@ -2,8 +2,10 @@
 
 #include "pg/compat.hpp"
 #include "pg/key.hpp"
+#include "write/statement_params.hpp"
 
 extern "C" {
+#include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/params.h"
@@ -18,52 +20,9 @@ namespace homing::write {
 
 namespace {
 
-// The statement's parameters and, behind them, keys that were evaluated once.
-struct RoutedParams {
-	ParamListInfo original;  // nullptr: none
-	int first;               // number of the first routed one
-	ParamExternData *routed;
-	int count;
-};
-
-ParamExternData *FetchParam(ParamListInfo list, int number, bool speculative, ParamExternData *workspace)
-{
-	auto *routed = static_cast<RoutedParams *>(list->paramFetchArg);
-	if (number >= routed->first && number < routed->first + routed->count)
-		return &routed->routed[number - routed->first];
-	ParamListInfo original = routed->original;
-	if (original == nullptr || number > original->numParams) {
-		memset(workspace, 0, sizeof(*workspace));
-		workspace->isnull = true;
-		return workspace;
-	}
-	if (original->paramFetch != nullptr)
-		return original->paramFetch(original, number, speculative, workspace);
-	return &original->params[number - 1];
-}
-
 void AddRoutedParams(EState *estate, List *values, int first)
 {
-	auto *routed = static_cast<RoutedParams *>(palloc0(sizeof(RoutedParams)));
-	routed->original = estate->es_param_list_info;
-	routed->first = first;
-	routed->count = list_length(values);
-	routed->routed = static_cast<ParamExternData *>(palloc0(sizeof(ParamExternData) * routed->count));
-	ListCell *cell;
-	int i = 0;
-	foreach (cell, values)
-		routed->routed[i++] = *static_cast<ParamExternData *>(lfirst(cell));
-
-	auto *list = static_cast<ParamListInfo>(palloc0(offsetof(ParamListInfoData, params)));
-	list->paramFetch = FetchParam;
-	list->paramFetchArg = routed;
-	list->numParams = first + routed->count - 1;
-	if (routed->original != nullptr) {
-		list->parserSetup = routed->original->parserSetup;
-		list->parserSetupArg = routed->original->parserSetupArg;
-		if (routed->original->numParams > list->numParams)
-			list->numParams = routed->original->numParams;
-	}
+	ParamListInfo list = AppendParams(estate->es_param_list_info, values, first);
 	estate->es_param_list_info = list;
 	if (estate->es_per_tuple_exprcontext != nullptr)
 		estate->es_per_tuple_exprcontext->ecxt_param_list_info = list;
@@ -141,6 +100,37 @@ void AddArray(WrittenTarget *target, Datum value, Oid type)
 	}
 }
 
+void AddHomes(WrittenTarget *target, Datum value)
+{
+	Datum *elements;
+	deconstruct_array(DatumGetArrayTypeP(value), INT4OID, sizeof(int32), true, TYPALIGN_INT, &elements, nullptr,
+	                  &target->home_count);
+	target->homes = static_cast<int32 *>(palloc(sizeof(int32) * (target->home_count + 1)));
+	for (int i = 0; i < target->home_count; ++i)
+		target->homes[i] = DatumGetInt32(elements[i]);
+}
+
+void AddSource(WrittenTarget *target, SourceKind kind, Datum value, bool isnull, Oid type)
+{
+	switch (kind) {
+	case SourceKind::kKey:
+		Reserve(target, 1);
+		if (isnull)
+			target->keys[target->key_count++] = {nullptr, 0};
+		else
+			AddKey(target, value, type);
+		break;
+	case SourceKind::kKeys:
+		if (!isnull)
+			AddArray(target, value, type);
+		break;
+	case SourceKind::kHomes:
+		if (!isnull)
+			AddHomes(target, value);
+		break;
+	}
+}
+
 }  // namespace
 
 List *StoreKeys(CustomScan *scan, const WriteAnalysis *analysis)
@@ -149,16 +139,17 @@ List *StoreKeys(CustomScan *scan, const WriteAnalysis *analysis)
 	ListCell *cell;
 	foreach (cell, analysis->targets) {
 		auto *target = static_cast<WriteTarget *>(lfirst(cell));
-		List *arrays = NIL, *params = NIL;
+		List *kinds = NIL, *params = NIL;
 		ListCell *source_cell;
 		foreach (source_cell, target->sources) {
 			auto *source = static_cast<KeySource *>(lfirst(source_cell));
 			scan->custom_exprs = lappend(scan->custom_exprs, expression_planner(source->expr));
-			arrays = lappend_int(arrays, source->array ? 1 : 0);
+			kinds = lappend_int(kinds, static_cast<int>(source->kind));
 			params = lappend_int(params, source->param);
 		}
-		List *one = list_make4(list_make2_oid(target->relid, target->homed),
-		                       makeString(pstrdup(target->unproved != nullptr ? target->unproved : "")), arrays, params);
+		const char *unproved = target->unproved != nullptr ? target->unproved : "";
+		List *one = list_make5(list_make2_oid(target->relid, target->homed), makeString(pstrdup(unproved)), kinds,
+		                       params, makeInteger(static_cast<int>(target->sharing)));
 		stored = lappend(stored, one);
 	}
 	return stored;
@@ -181,9 +172,10 @@ WrittenKeys EvaluateKeys(CustomScan *scan, List *stored, EState *estate, bool ex
 		const char *unproved = strVal(lsecond(one));
 		target->unproved = unproved[0] != '\0' ? unproved : nullptr;
 		target->known = true;
+		target->sharing = static_cast<Sharing>(intVal(list_nth(one, 4)));
 
-		ListCell *array_cell, *param_cell;
-		forboth (array_cell, static_cast<List *>(lthird(one)), param_cell, static_cast<List *>(lfourth(one))) {
+		ListCell *kind_cell, *param_cell;
+		forboth (kind_cell, static_cast<List *>(lthird(one)), param_cell, static_cast<List *>(lfourth(one))) {
 			auto *expr = static_cast<Expr *>(lfirst(expr_cell));
 			expr_cell = lnext(scan->custom_exprs, expr_cell);
 			if (explain_only && (lfirst_int(param_cell) != 0 || UnknownParamWalker(reinterpret_cast<Node *>(expr), estate))) {
@@ -203,14 +195,7 @@ WrittenKeys EvaluateKeys(CustomScan *scan, List *stored, EState *estate, bool ex
 				param->ptype = type;
 				routed = lappend(routed, param);
 			}
-			if (isnull)
-				continue;
-			if (lfirst_int(array_cell) != 0) {
-				AddArray(target, value, type);
-			} else {
-				Reserve(target, 1);
-				AddKey(target, value, type);
-			}
+			AddSource(target, static_cast<SourceKind>(lfirst_int(kind_cell)), value, isnull, type);
 		}
 	}
 	if (routed != NIL)

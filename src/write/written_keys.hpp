@@ -11,7 +11,7 @@ extern "C" {
 namespace homing::write {
 
 struct KeyValue {
-	const uint8 *data;  // canonical bytes
+	const uint8 *data;  // canonical bytes; nullptr: the key is NULL
 	Size size;
 };
 
@@ -19,8 +19,11 @@ struct WrittenTarget {
 	Oid relid;
 	Oid homed;
 	const char *unproved;  // nullptr: `keys` are all keys that can be written
+	Sharing sharing;
 	KeyValue *keys;
 	int key_count;
+	int32 *homes;          // not nullptr: instead of keys, the homes that this region shall do
+	int home_count;
 	bool known;            // false: EXPLAIN without the values of the parameters
 };
 

@@ -34,3 +34,15 @@ BEGIN
 	END LOOP;
 END
 $$;
+
+-- The condition by which regions share out an UPDATE or DELETE whose keys are not known beforehand.
+CREATE FUNCTION homing._owns(keyspace int4, homes int4[], key anyelement) RETURNS boolean
+STABLE PARALLEL RESTRICTED LANGUAGE c AS 'MODULE_PATHNAME', 'homing_owns';
+COMMENT ON FUNCTION homing._owns(int4, int4[], anyelement) IS
+	'whether the home of the key is one of the given ones; false for NULL';
+
+-- The key of a row that another region computed and routed here.
+CREATE FUNCTION homing._routed(keyspace int4, homes int4[], key anyelement) RETURNS anyelement
+STABLE PARALLEL RESTRICTED LANGUAGE c AS 'MODULE_PATHNAME', 'homing_routed';
+COMMENT ON FUNCTION homing._routed(int4, int4[], anyelement) IS
+	'the key, provided that its home is one of the given ones';

@@ -1,0 +1,66 @@
+#include "write/execute_here.hpp"
+
+#include "pg/compat.hpp"
+
+extern "C" {
+#include "executor/executor.h"
+#include "executor/tstoreReceiver.h"
+#include "optimizer/optimizer.h"
+#include "tcop/tcopprot.h"
+#include "utils/snapmgr.h"
+}
+
+namespace homing::write {
+
+namespace {
+
+bool planning = false;
+
+PlannedStmt *PlanPart(Query *query, const char *text, ParamListInfo params)
+{
+	PlannedStmt *statement = nullptr;
+	planning = true;
+	PG_TRY();
+	{
+		statement = planner(query, text, 0, params);
+	}
+	PG_FINALLY();
+	{
+		planning = false;
+	}
+	PG_END_TRY();
+	return statement;
+}
+
+}  // namespace
+
+bool PlansPartHere()
+{
+	return planning;
+}
+
+uint64 ExecuteHere(Query *query, EState *outer, ParamListInfo params, DestReceiver *receiver)
+{
+	PlannedStmt *statement = PlanPart(query, outer->es_sourceText, params);
+	QueryDesc *desc = CreateQueryDesc(statement, outer->es_sourceText, outer->es_snapshot, InvalidSnapshot, receiver,
+	                                  params, nullptr, 0);
+	ExecutorStart(desc, 0);
+	pg::RunToCompletion(desc);
+	const uint64 processed = desc->estate->es_processed;
+	ExecutorFinish(desc);
+	ExecutorEnd(desc);
+	FreeQueryDesc(desc);
+	return processed;
+}
+
+uint64 WriteHere(Query *query, EState *outer, ParamListInfo params, Tuplestorestate *rows)
+{
+	DestReceiver *receiver = rows != nullptr ? CreateTuplestoreDestReceiver() : CreateDestReceiver(DestNone);
+	if (rows != nullptr)
+		SetTuplestoreDestReceiverParams(receiver, rows, CurrentMemoryContext, false, nullptr, nullptr);
+	const uint64 processed = ExecuteHere(query, outer, params, receiver);
+	receiver->rDestroy(receiver);
+	return processed;
+}
+
+}  // namespace homing::write

@@ -1,0 +1,26 @@
+// Executes a statement in this region inside another one, as a part of it.
+#pragma once
+
+#include "pg/boundary.hpp"
+
+extern "C" {
+#include "nodes/execnodes.h"
+#include "nodes/params.h"
+#include "nodes/parsenodes.h"
+#include "tcop/dest.h"
+#include "utils/tuplestore.h"
+}
+
+namespace homing::write {
+
+// Plans and runs the analysed and rewritten query with PostgreSQL's own plan: its home has been decided.
+// Rows go to `receiver`. Returns the number of rows processed. A plain server call.
+uint64 ExecuteHere(Query *query, EState *outer, ParamListInfo params, DestReceiver *receiver);
+
+// The same for a query of one level that writes: its RETURNING rows go to `rows`, which may be nullptr.
+uint64 WriteHere(Query *query, EState *outer, ParamListInfo params, Tuplestorestate *rows);
+
+// True while ExecuteHere plans: the planner hook stands aside.
+bool PlansPartHere();
+
+}  // namespace homing::write

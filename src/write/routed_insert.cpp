@@ -1,0 +1,405 @@
+#include "core/ids.hpp"
+#include "write/routed_insert.hpp"
+
+#include "pg/catalog.hpp"
+#include "pg/exact_text.hpp"
+#include "pg/home_lock.hpp"
+#include "pg/key.hpp"
+#include "write/execute_here.hpp"
+#include "write/forward.hpp"
+#include "write/remote_text.hpp"
+#include "write/statement_params.hpp"
+#include "write/transaction.hpp"
+
+extern "C" {
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "lib/stringinfo.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/analyze.h"
+#include "parser/parser.h"
+#include "parser/parsetree.h"
+#include "tcop/tcopprot.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+}
+
+namespace homing::write {
+
+namespace {
+
+constexpr int kBatchRows = 1000;
+constexpr Size kBatchBytes = 1024 * 1024;
+
+// One column that is computed here and sent.
+struct SentColumn {
+	AttrNumber attnum;  // in the table
+	Oid type;
+	int32 typmod;
+	Oid collation;
+	Oid output;
+};
+
+struct Batch {
+	core::RegionId region;
+	MemoryContext context;
+	ArrayBuildState **columns;  // of text
+	int rows;
+	Size bytes;
+	bool posted;  // an answer is outstanding
+	ArrayType *homes;  // of the region
+};
+
+struct RoutedInsert {
+	DestReceiver receiver;  // first: the executor knows us as this
+	EState *estate;
+	TupleDesc returning;
+	Tuplestorestate *rows;
+	Query *batch_query;     // inserts one batch: the columns are parameters from first_param on, text[]
+	int first_param;        // behind the columns follows the region's homes, int4[]
+	SentColumn *columns;
+	int column_count;
+	int key_column;         // index into columns; -1: no key is given
+	Oid key_type;           // base type of the key's value
+	core::KeyspaceId keyspace;
+	core::RegionId here;
+	core::RegionId *owners; // by home, as of the start
+	int home_count;
+	Batch *batches;
+	int batch_count;
+	bool binary;
+};
+
+// --- the two queries -----------------------------------------------------------------------------------
+
+bool IsKeyColumn(const TargetEntry *entry, AttrNumber key)
+{
+	return entry->resno == key && !entry->resjunk;
+}
+
+// What is computed here: what the user selects, and the key if it is a default.
+List *SentEntries(Query *insert, AttrNumber key)
+{
+	List *sent = NIL;
+	ListCell *cell;
+	foreach (cell, insert->targetList) {
+		auto *entry = lfirst_node(TargetEntry, cell);
+		if (contain_vars_of_level(reinterpret_cast<Node *>(entry->expr), 0) || IsKeyColumn(entry, key))
+			sent = lappend(sent, entry);
+	}
+	return sent;
+}
+
+Query *SourceQuery(Query *insert, List *sent)
+{
+	auto *select = static_cast<Query *>(copyObjectImpl(insert));
+	select->commandType = CMD_SELECT;
+	select->resultRelation = 0;
+	select->onConflict = nullptr;
+	select->returningList = NIL;
+	select->withCheckOptions = NIL;
+	select->override = OVERRIDING_NOT_SET;
+	select->targetList = NIL;
+	ListCell *cell;
+	foreach (cell, sent) {
+		auto *entry = static_cast<TargetEntry *>(copyObjectImpl(lfirst(cell)));
+		entry->resno = list_length(select->targetList) + 1;
+		select->targetList = lappend(select->targetList, entry);
+	}
+	return select;
+}
+
+// SELECT u.c1::type1, … FROM ROWS FROM (unnest($first), …) AS u (c1, …), with the key inside _routed: the
+// home checks that it is one of its own.
+Query *BatchSource(const RoutedInsert *insert)
+{
+	StringInfoData sql, from, names;
+	initStringInfo(&sql);
+	initStringInfo(&from);
+	initStringInfo(&names);
+	const int last = insert->first_param + insert->column_count;
+	auto *types = static_cast<Oid *>(palloc0(sizeof(Oid) * last));
+	for (int i = 0; i < insert->column_count; ++i) {
+		const bits16 flags = FORMAT_TYPE_FORCE_QUALIFY | FORMAT_TYPE_TYPEMOD_GIVEN;
+		const char *separator = i > 0 ? ", " : "";
+		const char *column =
+			psprintf("(u.c%d)::%s", i + 1, format_type_extended(insert->columns[i].type, -1, flags));
+		if (i == insert->key_column)
+			column = psprintf("homing._routed(%d, $%d, %s)", insert->keyspace.value, last, column);
+		appendStringInfo(&sql, "%s%s", separator, column);
+		appendStringInfo(&from, "%spg_catalog.unnest($%d)", separator, insert->first_param + i);
+		appendStringInfo(&names, "%sc%d", separator, i + 1);
+		types[insert->first_param + i - 1] = TEXTARRAYOID;
+	}
+	types[last - 1] = INT4ARRAYOID;
+	char *text = psprintf("SELECT %s FROM ROWS FROM (%s) AS u (%s)", sql.data, from.data, names.data);
+	List *parsed = raw_parser(text, RAW_PARSE_DEFAULT);
+	List *queries = pg_analyze_and_rewrite_fixedparams(linitial_node(RawStmt, parsed), text, types, last, nullptr);
+	return linitial_node(Query, queries);
+}
+
+Query *BatchQuery(Query *query, List *sent, const RoutedInsert *insert)
+{
+	auto *batch = static_cast<Query *>(copyObjectImpl(query));
+	const int source = linitial_node(RangeTblRef, batch->jointree->fromlist)->rtindex;
+	rt_fetch(source, batch->rtable)->subquery = BatchSource(insert);
+	if (!batch->hasSubLinks)
+		batch->cteList = NIL;
+	List *targets = NIL;
+	ListCell *cell;
+	foreach (cell, query->targetList) {
+		auto *entry = static_cast<TargetEntry *>(copyObjectImpl(lfirst(cell)));
+		ListCell *sent_cell;
+		int column = 0;
+		foreach (sent_cell, sent) {
+			const SentColumn *values = &insert->columns[column++];
+			if (lfirst_node(TargetEntry, sent_cell)->resno == entry->resno)
+				entry->expr = reinterpret_cast<Expr *>(
+					makeVar(source, column, values->type, values->typmod, values->collation, 0));
+		}
+		targets = lappend(targets, entry);
+	}
+	batch->targetList = targets;
+	return batch;
+}
+
+// --- batches ---------------------------------------------------------------------------------------------
+
+// The statement's own parameters and the batch's columns.
+ParamListInfo BatchParams(const RoutedInsert *insert, Batch *batch)
+{
+	List *values = NIL;
+	for (int i = 0; i < insert->column_count; ++i) {
+		auto *param = static_cast<ParamExternData *>(palloc0(sizeof(ParamExternData)));
+		param->value = makeArrayResult(batch->columns[i], CurrentMemoryContext);
+		param->ptype = TEXTARRAYOID;
+		param->pflags = PARAM_FLAG_CONST;
+		values = lappend(values, param);
+	}
+	auto *homes = static_cast<ParamExternData *>(palloc0(sizeof(ParamExternData)));
+	homes->value = PointerGetDatum(batch->homes);
+	homes->ptype = INT4ARRAYOID;
+	homes->pflags = PARAM_FLAG_CONST;
+	return AppendParams(insert->estate->es_param_list_info, lappend(values, homes), insert->first_param);
+}
+
+void AwaitBatch(RoutedInsert *insert, Batch *batch)
+{
+	if (!batch->posted)
+		return;
+	batch->posted = false;
+	const remote::Result result = Await(batch->region);
+	TakeAnswer(result, insert->estate, insert->returning, insert->binary, insert->rows);
+}
+
+void Flush(RoutedInsert *insert, Batch *batch)
+{
+	if (batch->rows == 0)
+		return;
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+	ParamListInfo params = pg::PgCall([&] { return BatchParams(insert, batch); });
+	if (batch->region == insert->here) {
+		pg::PgCall([&] {
+			Tuplestorestate *rows = insert->returning->natts > 0 ? insert->rows : nullptr;
+			insert->estate->es_processed +=
+				WriteHere(static_cast<Query *>(copyObjectImpl(insert->batch_query)), insert->estate, params, rows);
+		});
+	} else {
+		AwaitBatch(insert, batch);
+		const Outgoing outgoing =
+			pg::PgCall([&] { return Prepare(insert->batch_query, params, insert->returning); });
+		Post(batch->region, ToRemote(outgoing));
+		batch->posted = true;
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(batch->context);
+	batch->rows = 0;
+	batch->bytes = 0;
+}
+
+ArrayType *HomesOf(const RoutedInsert *insert, core::RegionId region)
+{
+	auto *homes = static_cast<Datum *>(palloc(sizeof(Datum) * insert->home_count));
+	int count = 0;
+	for (int home = 0; home < insert->home_count; ++home) {
+		if (insert->owners[home] == region)
+			homes[count++] = Int32GetDatum(home);
+	}
+	return construct_array(homes, count, INT4OID, sizeof(int32), true, TYPALIGN_INT);
+}
+
+Batch *BatchFor(RoutedInsert *insert, core::RegionId region)
+{
+	for (int i = 0; i < insert->batch_count; ++i) {
+		if (insert->batches[i].region == region)
+			return &insert->batches[i];
+	}
+	Batch *batch = &insert->batches[insert->batch_count++];
+	batch->region = region;
+	pg::PgCall([&] {
+		MemoryContext old = MemoryContextSwitchTo(insert->estate->es_query_cxt);
+		batch->context = AllocSetContextCreate(CurrentMemoryContext, "homing batch", ALLOCSET_DEFAULT_SIZES);
+		batch->homes = HomesOf(insert, region);
+		MemoryContextSwitchTo(old);
+	});
+	return batch;
+}
+
+void AddRow(RoutedInsert *insert, Batch *batch, TupleTableSlot *slot)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+	if (batch->rows == 0)
+		batch->columns = static_cast<ArrayBuildState **>(palloc0(sizeof(ArrayBuildState *) * insert->column_count));
+	for (int i = 0; i < insert->column_count; ++i) {
+		Datum text = 0;
+		if (!slot->tts_isnull[i]) {
+			char *value = pg::ExactText(insert->columns[i].output, slot->tts_values[i]);
+			text = CStringGetTextDatum(value);
+			batch->bytes += VARSIZE_ANY(DatumGetPointer(text));
+			pfree(value);
+		}
+		batch->columns[i] =
+			accumArrayResult(batch->columns[i], text, slot->tts_isnull[i], TEXTOID, batch->context);
+		if (!slot->tts_isnull[i])
+			pfree(DatumGetPointer(text));
+	}
+	++batch->rows;
+	MemoryContextSwitchTo(old);
+}
+
+core::RegionId RegionOf(RoutedInsert *insert, TupleTableSlot *slot)
+{
+	const int key = insert->key_column;
+	if (key < 0 || slot->tts_isnull[key])
+		return insert->here;  // whose NOT NULL constraint refuses it
+	uint8 buffer[8];
+	const pg::KeyBytes bytes =
+		pg::PgCall([&] { return pg::CanonicalKey(slot->tts_values[key], insert->key_type, buffer); });
+	const core::Keyspace *keyspace = pg::CurrentCatalog()->map.FindKeyspace(insert->keyspace);
+	if (keyspace == nullptr)
+		throw remote::Error("40001", "homed table changed while the statement was running");
+	return insert->owners[pg::HomeOfKey(*keyspace, bytes.data, bytes.size).value];
+}
+
+// --- the receiver of the computed rows ---------------------------------------------------------------------
+
+void StartReceiver(DestReceiver *, int, TupleDesc)
+{
+}
+
+bool ReceiveRow(TupleTableSlot *slot, DestReceiver *self)
+{
+	auto *insert = reinterpret_cast<RoutedInsert *>(self);
+	slot_getallattrs(slot);
+	pg::PgEntry([&] {
+		Batch *batch = BatchFor(insert, RegionOf(insert, slot));
+		pg::PgCall([&] { AddRow(insert, batch, slot); });
+		if (batch->rows >= kBatchRows || batch->bytes >= kBatchBytes)
+			Flush(insert, batch);
+	});
+	return true;
+}
+
+void EndReceiver(DestReceiver *)
+{
+}
+
+// --- set-up ----------------------------------------------------------------------------------------------
+
+void PrepareColumns(RoutedInsert *insert, List *sent, AttrNumber key)
+{
+	insert->column_count = list_length(sent);
+	insert->columns = static_cast<SentColumn *>(palloc0(sizeof(SentColumn) * (insert->column_count + 1)));
+	insert->key_column = -1;
+	ListCell *cell;
+	int i = 0;
+	foreach (cell, sent) {
+		auto *entry = lfirst_node(TargetEntry, cell);
+		auto *expr = reinterpret_cast<Node *>(entry->expr);
+		bool is_varlena;
+		SentColumn *column = &insert->columns[i];
+		column->attnum = entry->resno;
+		column->type = exprType(expr);
+		column->typmod = exprTypmod(expr);
+		column->collation = exprCollation(expr);
+		getTypeOutputInfo(column->type, &column->output, &is_varlena);
+		if (IsKeyColumn(entry, key)) {
+			insert->key_column = i;
+			insert->key_type = getBaseType(column->type);
+		}
+		++i;
+	}
+}
+
+// The lock on the keyspace comes before the look at the owners: no home can be handed over afterwards.
+void FixOwners(RoutedInsert *insert, Oid homed)
+{
+	for (bool current = false; !current;) {
+		const pg::Catalog *catalog = pg::CurrentCatalog();
+		auto found = catalog->tables.find(homed);
+		if (found == catalog->tables.end())
+			throw remote::Error("40001", "homed table changed while the statement was running");
+		insert->keyspace = found->second.keyspace;
+		insert->here = catalog->map.here();
+		pg::PgCall([&] { pg::LockKeyspaceForWrite(insert->keyspace); });
+		current = pg::CatalogIsCurrent();
+	}
+	const pg::Catalog *catalog = pg::CurrentCatalog();
+	const std::size_t homes = catalog->map.FindKeyspace(insert->keyspace)->recorded_owners.size();
+	const std::size_t regions = catalog->map.regions().size();
+	insert->home_count = static_cast<int>(homes);
+	insert->owners = static_cast<core::RegionId *>(pg::PgCall([&] { return palloc0(sizeof(core::RegionId) * homes); }));
+	insert->batches = static_cast<Batch *>(pg::PgCall([&] { return palloc0(sizeof(Batch) * (regions + 1)); }));
+	for (std::size_t home = 0; home < homes; ++home) {
+		const auto owner = catalog->map.Owner(insert->keyspace, core::HomeId(static_cast<std::int32_t>(home)));
+		if (!owner)
+			throw remote::Error("08001", "a home of the rows that the statement writes is lost, and so are all its heirs");
+		insert->owners[home] = *owner;
+	}
+}
+
+AttrNumber KeyOf(Query *query, Oid homed)
+{
+	const pg::Catalog *catalog = pg::CurrentCatalog();
+	const AttrNumber attnum = catalog->tables.at(homed).key_attnum;
+	const Oid relid = rt_fetch(query->resultRelation, query->rtable)->relid;
+	return pg::PgCall([&] {
+		return relid == homed ? attnum : get_attnum(relid, get_attname(homed, attnum, false));
+	});
+}
+
+}  // namespace
+
+void ExecuteRoutedInsert(Query *query, Oid homed, EState *estate, TupleDesc returning, Tuplestorestate *rows)
+{
+	auto *insert = static_cast<RoutedInsert *>(palloc0(sizeof(RoutedInsert)));
+	insert->receiver.receiveSlot = ReceiveRow;
+	insert->receiver.rStartup = StartReceiver;
+	insert->receiver.rShutdown = EndReceiver;
+	insert->receiver.rDestroy = EndReceiver;
+	insert->receiver.mydest = DestNone;
+	insert->estate = estate;
+	insert->returning = returning;
+	insert->rows = rows;
+	pg::PgEntry([&] { FixOwners(insert, homed); });
+	const AttrNumber key = pg::PgEntry([&] { return KeyOf(query, homed); });
+	List *sent = SentEntries(query, key);
+	PrepareColumns(insert, sent, key);
+	insert->first_param = HighestParam(query, estate->es_param_list_info) + 1;
+	insert->batch_query = BatchQuery(query, sent, insert);
+	insert->binary = AllPortable(returning);
+
+	(void) ExecuteHere(SourceQuery(query, sent), estate, estate->es_param_list_info, &insert->receiver);
+	pg::PgEntry([&] {
+		for (int i = 0; i < insert->batch_count; ++i)
+			Flush(insert, &insert->batches[i]);
+		for (int i = 0; i < insert->batch_count; ++i)
+			AwaitBatch(insert, &insert->batches[i]);
+	});
+}
+
+}  // namespace homing::write
