@@ -87,11 +87,11 @@ BEGIN
 		WHERE c.oid = relation OR c.oid IN (SELECT t.relid FROM pg_partition_tree(relation) t)
 		ORDER BY c.oid <> relation, c.oid
 	LOOP
-		IF NOT CASE leaf.identity
+		IF NOT (CASE leaf.identity
 			WHEN 'f' THEN true
 			WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = leaf.oid AND i.indisprimary AND i.indimmediate)
 			WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = leaf.oid AND i.indisreplident)
-			ELSE false END
+			ELSE false END)
 		THEN
 			RAISE EXCEPTION 'table "%" has no replica identity', leaf.name USING ERRCODE = 'object_not_in_prerequisite_state',
 				DETAIL = 'Updates and deletes could not be replicated.',
