@@ -10,9 +10,10 @@ packages=(
 	clang-format-14                                   # format check
 )
 
+# Empty when the package is not installed.
 installed_version()
 {
-	dpkg-query -W -f '${db:Status-Status} ${Version}' "$1" 2>/dev/null | sed -n 's/^installed //p'
+	{ dpkg-query -W -f '${db:Status-Status} ${Version}' "$1" 2>/dev/null || true; } | sed -n 's/^installed //p'
 }
 
 missing=()
