@@ -23,7 +23,7 @@ $cluster->sql('us', q{SELECT homing.home_table('customers', 'id')});
 $cluster->join_region('eu', 'us');
 $cluster->sql('ap', $schema);
 $cluster->join_region('ap', 'eu');
-$cluster->sql('eu', q{SELECT homing.home_table('orders', 'customer_id', colocate_with => 'customers')});
+$cluster->sql('us', q{SELECT homing.home_table('orders', 'customer_id', colocate_with => 'customers')});
 $cluster->sql('us', q{SELECT homing.home_table('settings', 'name', placement => 'region', region => 'ap')});
 
 for my $region ($cluster->names)
