@@ -57,18 +57,25 @@ RegionSession &SessionAt(core::RegionId region)
 		DropIdleSessions();
 	const pg::Catalog *catalog = pg::CurrentCatalog();
 	const Oid user = GetUserId();
-	std::unique_ptr<RegionSession> &session = (*sessions)[{region, user}];
-	if (session != nullptr && session->Lost())
-		throw remote::ConnectionLost("the connection to region \"" + session->name() + "\" was lost in this transaction");
 	const core::Epoch epoch = catalog->map.epoch();
-	if (session != nullptr && !session->InTransaction() && (!session->Usable() || session->epoch() != epoch))
-		session.reset();
-	if (session == nullptr) {
+	auto known = sessions->find({region, user});
+	if (known != sessions->end()) {
+		const RegionSession &session = *known->second;
+		if (session.Lost())
+			throw remote::ConnectionLost("the connection to region \"" + session.name() + "\" was lost in this transaction");
+		if (!session.InTransaction() && (!session.Usable() || session.epoch() != epoch)) {
+			sessions->erase(known);
+			known = sessions->end();
+		}
+	}
+	if (known == sessions->end()) {
+		// Entered only when it is there: connecting may fail, and the callbacks visit every entry.
 		const std::string name = catalog->RegionName(region);
 		const Oid server = pg::PgCall([&] { return pg::RegionServer(name.c_str()); });
-		session = std::make_unique<RegionSession>(region, name, epoch, pg::ConnectTo(server, user, *waiter));
+		auto session = std::make_unique<RegionSession>(region, name, epoch, pg::ConnectTo(server, user, *waiter));
+		known = sessions->emplace(SessionKey(region, user), std::move(session)).first;
 	}
-	return *session;
+	return *known->second;
 }
 
 void CheckMayWriteAt(const RegionSession &session)
