@@ -19,6 +19,7 @@ extern "C" {
 #include "commands/trigger.h"
 #include "foreign/foreign.h"
 #include "port/atomics.h"
+#include "storage/condition_variable.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
@@ -33,6 +34,7 @@ extern "C" {
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+#include "utils/wait_event.h"
 }
 
 namespace homing::pg {
@@ -43,6 +45,7 @@ namespace {
 struct SharedGeneration {
 	pg_atomic_uint64 catalog;
 	pg_atomic_uint64 assignments;
+	ConditionVariable changed;
 };
 
 SharedGeneration *shared = nullptr;
@@ -77,6 +80,7 @@ void StartShmem()
 	if (!found) {
 		pg_atomic_init_u64(&shared->catalog, 1);
 		pg_atomic_init_u64(&shared->assignments, 1);
+		ConditionVariableInit(&shared->changed);
 	}
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -90,6 +94,8 @@ void OnTransactionEnd(XactEvent event, void *)
 			pg_atomic_fetch_add_u64(&shared->catalog, 1);
 		if (assignments_changed)
 			pg_atomic_fetch_add_u64(&shared->assignments, 1);
+		if (catalog_changed || assignments_changed)
+			ConditionVariableBroadcast(&shared->changed);
 		break;
 	case XACT_EVENT_ABORT:
 		if (catalog_changed)
@@ -399,6 +405,21 @@ const Catalog *CurrentCatalog()
 	while (!CatalogIsCurrent())
 		Refresh();
 	return cached.get();
+}
+
+CatalogVersion CurrentVersion()
+{
+	return {pg_atomic_read_u64(&shared->catalog), pg_atomic_read_u64(&shared->assignments)};
+}
+
+bool AwaitChange(CatalogVersion seen, long timeout)
+{
+	bool changed = true;
+	ConditionVariablePrepareToSleep(&shared->changed);
+	while (changed && CurrentVersion() == seen)
+		changed = !ConditionVariableTimedSleep(&shared->changed, timeout, PG_WAIT_EXTENSION);
+	ConditionVariableCancelSleep();
+	return changed || !(CurrentVersion() == seen);
 }
 
 uint64 AssignmentGeneration()

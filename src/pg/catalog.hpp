@@ -50,6 +50,21 @@ bool CatalogIsShared();
 // True when nothing changed since `CurrentCatalog` was last called. Cheap; no server calls.
 bool CatalogIsCurrent();
 
+// What a session has seen of the cluster.
+struct CatalogVersion {
+	uint64 catalog;
+	uint64 assignments;
+	friend bool operator==(CatalogVersion a, CatalogVersion b)
+	{
+		return a.catalog == b.catalog && a.assignments == b.assignments;
+	}
+};
+CatalogVersion CurrentVersion();
+
+// Sleeps until anything has changed since `seen`, at most `timeout` ms. False: nothing has. A plain server
+// call, interruptible.
+bool AwaitChange(CatalogVersion seen, long timeout);
+
 // Rises with every committed change of an assignment.
 uint64 AssignmentGeneration();
 

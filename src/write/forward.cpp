@@ -118,6 +118,24 @@ bool IsWholeTransaction(const EState *estate)
 	       estate->es_plannedstmt->commandType != CMD_SELECT;
 }
 
+remote::Result Answer(core::RegionId region)
+{
+	try {
+		return Await(region);
+	} catch (const remote::Error &error) {
+		if (error.sqlstate == kNotHomeState)
+			throw HomeMoved();
+		throw;
+	}
+}
+
+remote::Error HomeMoved()
+{
+	remote::Error error("40001", "could not write because the home of a row has moved");
+	error.hint = "Try the transaction again.";
+	return error;
+}
+
 Outgoing Prepare(Query *query, ParamListInfo params, TupleDesc returning)
 {
 	const RemoteText text = DeparseForRegion(query);
@@ -158,20 +176,27 @@ void TakeAnswer(const remote::Result &result, EState *estate, TupleDesc returnin
 		pg::PgCall([&] { AppendRows(result.get(), returning, binary, rows); });
 }
 
-void ForwardWhole(Query *query, core::RegionId region, EState *estate, TupleDesc returning, Tuplestorestate *rows)
+bool ForwardWhole(Query *query, core::RegionId region, EState *estate, TupleDesc returning, Tuplestorestate *rows)
 {
 	const Outgoing outgoing = Prepare(query, estate->es_param_list_info, returning);
 	const bool alone = IsWholeTransaction(estate);
-	pg::PgEntry([&] {
+	return pg::PgEntry([&] {
 		remote::Result result;
-		if (alone) {
-			result = ForwardAlone(region, ToRemote(outgoing));
-			MyXactFlags |= XACT_FLAGS_NEEDIMMEDIATECOMMIT;
-		} else {
+		if (!alone) {
 			Post(region, ToRemote(outgoing));
-			result = Await(region);
+			result = Answer(region);
+		} else {
+			try {
+				result = ForwardAlone(region, ToRemote(outgoing));
+			} catch (const remote::Error &error) {
+				if (error.sqlstate == kNotHomeState)
+					return false;
+				throw;
+			}
+			MyXactFlags |= XACT_FLAGS_NEEDIMMEDIATECOMMIT;
 		}
 		TakeAnswer(result, estate, returning, outgoing.binary, rows);
+		return true;
 	});
 }
 

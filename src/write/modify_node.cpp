@@ -20,6 +20,7 @@ extern "C" {
 #include "nodes/extensible.h"
 #include "nodes/makefuncs.h"
 #include "nodes/value.h"
+#include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 }
 
@@ -148,12 +149,38 @@ void RunParts(HomedModifyState *state, EState *estate, TupleDesc returning)
 			WriteHere(PartOf(state, &decision->parts[0]), estate, estate->es_param_list_info, rows[0]);
 	pg::PgEntry([&] {
 		for (int i = local; i < decision->part_count; ++i) {
-			const remote::Result result = Await(decision->parts[i].region);
+			const remote::Result result = Answer(decision->parts[i].region);
 			TakeAnswer(result, estate, returning, outgoing[i].binary, rows[i]);
 		}
 	});
 	if (returning->natts > 0)
 		MergeRows(state, rows);
+}
+
+// The home may have moved, and the region that is asked knows it before us: wait until we do, look again.
+void FollowHome(HomedModifyState *state, EState *estate, TupleDesc returning)
+{
+	const TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), kSettlingTime);
+	pg::CatalogVersion seen = pg::CurrentVersion();
+	while (!ForwardWhole(state->query, state->decision.region, estate, returning, state->rows)) {
+		const long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), give_up);
+		if (left <= 0 || !pg::AwaitChange(seen, left))
+			pg::PgEntry([] { throw HomeMoved(); });
+		seen = pg::CurrentVersion();
+		state->decision = pg::PgEntry([&] { return Decide(state->keys, true); });
+		if (!state->decision.serve && state->decision.part_count == 0)
+			continue;
+		ApproveHere(state, estate);
+		if (state->decision.part_count > 0) {
+			RunParts(state, estate, returning);
+			return;
+		}
+		Tuplestorestate *rows = returning->natts > 0 ? state->rows : nullptr;
+		auto *query = static_cast<Query *>(copyObjectImpl(state->query));
+		estate->es_processed += WriteHere(query, estate, estate->es_param_list_info, rows);
+		state->decision.serve = false;  // done: only the rows are left to be returned
+		return;
+	}
 }
 
 void RunElsewhere(HomedModifyState *state)
@@ -165,7 +192,7 @@ void RunElsewhere(HomedModifyState *state)
 	state->row = ExecInitExtraTupleSlot(estate, returning, &TTSOpsMinimalTuple);
 	state->rows = tuplestore_begin_heap(false, false, work_mem);
 	if (state->decision.part_count == 0)
-		ForwardWhole(state->query, state->decision.region, estate, returning, state->rows);
+		FollowHome(state, estate, returning);
 	else if (state->keys.targets[0].sharing == Sharing::kSelect)
 		ExecuteRoutedInsert(state->query, state->keys.targets[0].homed, estate, returning, state->rows);
 	else

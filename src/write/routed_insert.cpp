@@ -192,7 +192,7 @@ void AwaitBatch(RoutedInsert *insert, Batch *batch)
 	if (!batch->posted)
 		return;
 	batch->posted = false;
-	const remote::Result result = Await(batch->region);
+	const remote::Result result = Answer(batch->region);
 	TakeAnswer(result, insert->estate, insert->returning, insert->binary, insert->rows);
 }
 

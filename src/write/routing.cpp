@@ -1,6 +1,7 @@
 #include "write/routing.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <optional>
 #include <string>
@@ -187,13 +188,18 @@ private:
 	std::map<core::RegionId, std::vector<int>> rows_;
 };
 
+// Thrown by a look that may turn out differently in a moment.
+struct NotYet {
+	remote::Error error;  // raised if it does not
+};
+
 void CheckReady(const WrittenTarget &target, const pg::HomedTable &table)
 {
 	if (table.active)
 		return;
 	remote::Error error("55000", "homed table " + Quoted(TableName(target.relid)) + " is not ready yet");
 	error.hint = "Not every region has it. Try again, or call homing.home_table again if that failed.";
-	throw error;
+	throw NotYet{error};
 }
 
 // One look at the catalog.
@@ -288,11 +294,25 @@ private:
 // move has passed in between (DESIGN §5.4). Locks of an outdated look are kept; they do no harm.
 Decision Decide(const WrittenKeys &keys, bool lock)
 {
+	const auto give_up = std::chrono::steady_clock::now() + std::chrono::milliseconds(kSettlingTime);
 	for (;;) {
 		pg::PgCall([] { CHECK_FOR_INTERRUPTS(); });
-		const std::optional<Decision> decision = Look(keys, lock).Decide();
-		if (decision)
-			return *decision;
+		const pg::CatalogVersion seen = pg::CurrentVersion();
+		std::optional<remote::Error> not_yet;
+		try {
+			const std::optional<Decision> decision = Look(keys, lock).Decide();
+			if (decision)
+				return *decision;
+		} catch (const NotYet &thrown) {
+			not_yet = thrown.error;
+		}
+		if (!not_yet)
+			continue;
+		const auto left =
+			std::chrono::duration_cast<std::chrono::milliseconds>(give_up - std::chrono::steady_clock::now()).count();
+		if (!lock || left <= 0)
+			throw *not_yet;
+		pg::PgCall([&] { return pg::AwaitChange(seen, left); });
 	}
 }
 

@@ -29,7 +29,13 @@ struct Decision {
 // Raises the refusal: 25006 fenced, 0A000 several homes, 40001 moved, 08001 no owner, 55000 the table is
 // not ready. With `lock`, a decision to serve holds the locks that keep it true. Throws ServerError and
 // remote::Error.
+//
+// A table that other regions do not have yet, or will have in a moment, is waited for up to
+// kSettlingTime.
 Decision Decide(const WrittenKeys &keys, bool lock);
+
+// How long a change of ownership may take to reach every region before a write that needs it fails, in ms.
+constexpr long kSettlingTime = 5000;
 
 // A region that was forwarded a write of a home it does not own answers with this SQLSTATE; nobody but
 // the forwarding region sees it.
