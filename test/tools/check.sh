@@ -2,6 +2,7 @@
 # Runs the tests against the installed extension and tells how each part went.
 # usage: check.sh [unit|layers|format|regress|isolation|tap]...      without arguments: all of them
 # TAP_TESTS="test/tap/001_….pl" narrows the part tap.
+# KEEP_LOGS=1 keeps the logs of a run in which all was well.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 : "${PG_CONFIG:?}"
@@ -94,7 +95,7 @@ printf '%s\n' "${results[@]}"
 if [ $failed -gt 0 ]; then
 	[ -z "${work_dir:-}" ] || echo "logs are kept in $work_dir"
 else
-	remove_work_dir
+	[ -n "${KEEP_LOGS:-}" ] || remove_work_dir
 fi
 echo "$((${#parts[@]} - failed)) passed, $failed failed"
 [ $failed -eq 0 ]

@@ -768,6 +768,6 @@ COMMENT ON FUNCTION homing._start_worker() IS
 
 CREATE FUNCTION homing._peer_seen(OUT region_id int2, OUT last_seen timestamptz, OUT epoch bigint, OUT fenced boolean)
 RETURNS SETOF record
-STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_peer_seen';
+STRICT VOLATILE ROWS 10 LANGUAGE c AS 'MODULE_PATHNAME', 'homing_peer_seen';
 COMMENT ON FUNCTION homing._peer_seen() IS
 	'what the worker last heard from each peer; kept in shared memory, so empty after a restart';

@@ -9,7 +9,7 @@ WITH owned AS (
 	SELECT m.region_id, s.active_pid,
 		CASE WHEN NOT pg_is_in_recovery() THEN
 			greatest(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), s.confirmed_flush_lsn), 0)::bigint END AS bytes
-	FROM homing.local_region l CROSS JOIN homing.member m
+	FROM (SELECT * FROM homing.local_region LIMIT 1) l CROSS JOIN homing.member m
 	JOIN pg_replication_slots s ON s.slot_name = homing._cluster_stream(l.cluster_id::text, l.region_id, m.region_id)
 )
 SELECT m.name, m.status,
@@ -19,8 +19,9 @@ SELECT m.name, m.status,
 	s.bytes AS replay_lag_bytes,
 	CASE WHEN m.region_id = l.region_id THEN clock_timestamp() ELSE p.last_seen END AS last_seen,
 	CASE WHEN m.region_id = l.region_id THEN l.fenced IS NOT NULL ELSE p.fenced END AS fenced
-FROM homing.local_region l
-CROSS JOIN homing.cluster_map c
+-- The limits tell the planner that there is one row: else it expects so many that it compiles the query.
+FROM (SELECT * FROM homing.local_region LIMIT 1) l
+CROSS JOIN (SELECT * FROM homing.cluster_map LIMIT 1) c
 -- A region that came back is a new member of the old name: the newest counts.
 CROSS JOIN (SELECT DISTINCT ON (name) * FROM homing.member ORDER BY name, region_id DESC) m
 LEFT JOIN owned o ON o.region_id = m.region_id
