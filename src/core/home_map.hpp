@@ -53,6 +53,7 @@ public:
 	std::vector<RegionId> HeirsOf(KeyspaceId keyspace, HomeId home) const;
 
 	const std::vector<Region> &regions() const { return regions_; }
+	const std::unordered_map<KeyspaceId, Keyspace> &keyspaces() const { return keyspaces_; }
 
 private:
 	static std::optional<RegionId> Resolve(const std::vector<Region> &regions, RegionId recorded,

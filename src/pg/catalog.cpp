@@ -303,9 +303,10 @@ std::unique_ptr<Catalog> Build(const RawCatalog &raw)
 		if (!OidIsValid(column_type))
 			continue;  // the table was dropped with local_ddl
 		table.key_type = PgCall([&] { return getBaseType(column_type); });
+		table.closing = DatumGetBool(row.values[4]);
 		for (int j = 0; j < raw.activation.count; ++j) {
 			if (DatumGetInt64(raw.activation.rows[j].values[0]) == DatumGetInt64(row.values[0]))
-				table.active = !DatumGetBool(row.values[4]);
+				table.active = !table.closing;
 		}
 		catalog->tables.emplace(table.relid, table);
 	}

@@ -24,7 +24,8 @@ struct HomedTable {
 	core::KeyspaceId keyspace;
 	AttrNumber key_attnum = 0;
 	Oid key_type = InvalidOid;  // base type when the column is of a domain
-	bool active = false;        // false: home_table has not reached every region yet
+	bool active = false;        // false: closing, or home_table has not reached every region yet
+	bool closing = false;       // unhome_table is at work
 };
 
 struct Catalog {

@@ -17,19 +17,21 @@ extern "C" {
 #include "catalog/pg_subscription_rel.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "funcapi.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
+#include "utils/tuplestore.h"
 }
 
 namespace homing::rehome {
 
 namespace {
 
-// Longer lists of heirs are cut: there are not more regions in a cluster than kMaxRegions.
+// Longer lists of heirs are cut.
 constexpr int kMaxRegions = 256;
 
 const pg::Catalog &RequireRegion()
@@ -162,6 +164,7 @@ extern "C" {
 PG_FUNCTION_INFO_V1(homing_owner);
 PG_FUNCTION_INFO_V1(homing_heirs);
 PG_FUNCTION_INFO_V1(homing_home_of);
+PG_FUNCTION_INFO_V1(homing_homes);
 PG_FUNCTION_INFO_V1(homing_key_bytes);
 PG_FUNCTION_INFO_V1(homing_key_owner);
 PG_FUNCTION_INFO_V1(homing_assign);
@@ -228,6 +231,40 @@ PGDLLEXPORT Datum homing_home_of(PG_FUNCTION_ARGS)
 	if (region == nullptr)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(region));
+}
+
+// All homes: keyspace, home, owner and heirs. The planner knows their number better than that of a join that
+// makes them, which it would have compiled.
+PGDLLEXPORT Datum homing_homes(PG_FUNCTION_ARGS)
+{
+	InitMaterializedSRF(fcinfo, 0);
+	auto *out = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
+	pg::PgEntry([&] {
+		const pg::Catalog *catalog = pg::CurrentCatalog();
+		if (catalog == nullptr)
+			return;
+		for (const auto &[id, keyspace] : catalog->map.keyspaces()) {
+			for (int32 home = 0; home < static_cast<int32>(keyspace.recorded_owners.size()); ++home) {
+				const auto owner = catalog->map.Owner(id, core::HomeId(home));
+				Datum heirs[kMaxRegions];
+				int heir_count = 0;
+				for (core::RegionId heir : catalog->map.HeirsOf(id, core::HomeId(home))) {
+					if (heir_count < kMaxRegions)
+						heirs[heir_count++] = Int16GetDatum(heir.value);
+				}
+				const int32 keyspace_id = id.value;
+				const int16 owner_id = owner ? owner->value : static_cast<int16>(0);
+				pg::PgCall([&] {
+					Datum values[] = {Int32GetDatum(keyspace_id), Int32GetDatum(home), Int16GetDatum(owner_id),
+					                  PointerGetDatum(construct_array(heirs, heir_count, INT2OID, sizeof(int16), true,
+					                                                  TYPALIGN_SHORT))};
+					bool nulls[] = {false, false, owner_id == 0, false};
+					tuplestore_putvalues(out->setResult, out->setDesc, values, nulls);
+				});
+			}
+		}
+	});
+	return (Datum) 0;
 }
 
 // The region that owns a key of a keyspace.

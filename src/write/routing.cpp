@@ -197,6 +197,11 @@ void CheckReady(const WrittenTarget &target, const pg::HomedTable &table)
 {
 	if (table.active)
 		return;
+	if (table.closing) {
+		remote::Error error("55000", "table " + Quoted(TableName(target.relid)) + " is being unhomed");
+		error.hint = "Try again. If homing.unhome_table failed, call it again.";
+		throw error;
+	}
 	remote::Error error("55000", "homed table " + Quoted(TableName(target.relid)) + " is not ready yet");
 	error.hint = "Not every region has it. Try again, or call homing.home_table again if that failed.";
 	throw NotYet{error};

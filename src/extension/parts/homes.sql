@@ -8,6 +8,10 @@ CREATE FUNCTION homing._heirs(keyspace_id int4, home int4) RETURNS int2[]
 STRICT STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_heirs';
 COMMENT ON FUNCTION homing._heirs(int4, int4) IS 'regions that take over when the owner is lost, first one first';
 
+CREATE FUNCTION homing._homes(OUT keyspace_id int4, OUT home int4, OUT owner int2, OUT heirs int2[]) RETURNS SETOF record
+STRICT STABLE ROWS 200 LANGUAGE c AS 'MODULE_PATHNAME', 'homing_homes';
+COMMENT ON FUNCTION homing._homes() IS 'all homes, as _owner and _heirs tell of each';
+
 CREATE FUNCTION homing._is_key_type(type oid, collation oid) RETURNS boolean
 STRICT STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_is_key_type';
 CREATE FUNCTION homing._shares_key_bytes(type oid, other oid) RETURNS boolean

@@ -9,7 +9,7 @@ GRANT USAGE ON SCHEMA homing TO PUBLIC;
 
 DO $$
 DECLARE
-	for_everybody CONSTANT text[] := ARRAY['home_of', 'owns', '_owner', '_heirs', '_peer_seen', '_cluster_stream'];
+	for_everybody CONSTANT text[] := ARRAY['home_of', 'owns', '_owner', '_heirs', '_homes', '_peer_seen', '_cluster_stream'];
 	item record;
 BEGIN
 	FOR item IN

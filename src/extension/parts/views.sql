@@ -2,9 +2,7 @@
 
 CREATE VIEW homing.regions AS
 WITH owned AS (
-	SELECT homing._owner(k.keyspace_id, h) AS region_id, count(*) AS homes
-	FROM homing.keyspace k CROSS JOIN LATERAL generate_series(0, k.homes - 1) h
-	GROUP BY 1
+	SELECT h.owner AS region_id, count(*) AS homes FROM homing._homes() h GROUP BY 1
 ), stream AS (
 	SELECT m.region_id, s.active_pid,
 		CASE WHEN NOT pg_is_in_recovery() THEN
@@ -40,14 +38,15 @@ COMMENT ON COLUMN homing.regions.last_seen IS 'when it last answered this region
 COMMENT ON COLUMN homing.regions.fenced IS 'whether it refuses writes of homed tables, when last heard';
 
 CREATE VIEW homing.homes AS
-SELECT k.name AS keyspace, h AS home,
-	(SELECT m.name FROM homing.member m WHERE m.region_id = homing._owner(k.keyspace_id, h)) AS owner,
+SELECT k.name AS keyspace, h.home, o.name AS owner,
 	ARRAY(SELECT m.name
-		  FROM unnest(homing._heirs(k.keyspace_id, h)) WITH ORDINALITY AS heir(region_id, place)
+		  FROM unnest(h.heirs) WITH ORDINALITY AS heir(region_id, place)
 		  JOIN homing.member m USING (region_id)
 		  ORDER BY heir.place) AS heirs
-FROM homing.keyspace k CROSS JOIN LATERAL generate_series(0, k.homes - 1) h
-ORDER BY k.keyspace_id, h;
+FROM homing._homes() h
+JOIN homing.keyspace k USING (keyspace_id)
+LEFT JOIN homing.member o ON o.region_id = h.owner
+ORDER BY h.keyspace_id, h.home;
 COMMENT ON VIEW homing.homes IS 'homes of every keyspace: who owns them, who takes over';
 COMMENT ON COLUMN homing.homes.keyspace IS 'name of the keyspace that co-located tables share';
 COMMENT ON COLUMN homing.homes.home IS 'number of the home, from 0';
