@@ -201,7 +201,7 @@ DECLARE
 BEGIN
 	SELECT t.key AS property, t.value AS there, h.value AS here INTO other
 	FROM jsonb_each_text(theirs) t LEFT JOIN jsonb_each_text(homing._properties()) h USING (key)
-	WHERE h.value IS DISTINCT FROM t.value ORDER BY t.key LIMIT 1;
+	WHERE h.value IS DISTINCT FROM t.value ORDER BY t.key COLLATE "C" LIMIT 1;
 	IF FOUND THEN
 		RAISE EXCEPTION 'this database has % %, but region "%" has %', other.property, other.here, region, other.there
 			USING ERRCODE = 'config_file_error', HINT = 'All regions of a cluster must have the same.';

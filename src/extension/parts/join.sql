@@ -304,7 +304,7 @@ BEGIN
 		SELECT t.key AS what, t.value AS there, h.value AS here INTO part
 		FROM jsonb_each_text(homed.description) t
 		LEFT JOIN jsonb_each_text(homing._describe_table(homed.here)) h USING (key)
-		WHERE h.value IS DISTINCT FROM t.value ORDER BY t.key LIMIT 1;
+		WHERE h.value IS DISTINCT FROM t.value ORDER BY t.key COLLATE "C" LIMIT 1;
 		IF FOUND THEN
 			RAISE EXCEPTION 'table "%" is not the same here as at region "%"', homed.name, donor
 				USING ERRCODE = 'object_not_in_prerequisite_state',
