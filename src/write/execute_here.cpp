@@ -39,9 +39,10 @@ bool PlansPartHere()
 	return planning;
 }
 
-uint64 ExecuteHere(Query *query, EState *outer, ParamListInfo params, DestReceiver *receiver)
+namespace {
+
+uint64 Execute(PlannedStmt *statement, EState *outer, ParamListInfo params, DestReceiver *receiver)
 {
-	PlannedStmt *statement = PlanPart(query, outer->es_sourceText, params);
 	QueryDesc *desc = CreateQueryDesc(statement, outer->es_sourceText, outer->es_snapshot, InvalidSnapshot, receiver,
 	                                  params, nullptr, 0);
 	ExecutorStart(desc, 0);
@@ -51,6 +52,18 @@ uint64 ExecuteHere(Query *query, EState *outer, ParamListInfo params, DestReceiv
 	ExecutorEnd(desc);
 	FreeQueryDesc(desc);
 	return processed;
+}
+
+}  // namespace
+
+uint64 ExecuteHere(Query *query, EState *outer, ParamListInfo params, DestReceiver *receiver)
+{
+	return Execute(PlanPart(query, outer->es_sourceText, params), outer, params, receiver);
+}
+
+uint64 ExecuteByHome(Query *query, EState *outer, ParamListInfo params, DestReceiver *receiver)
+{
+	return Execute(planner(query, outer->es_sourceText, 0, params), outer, params, receiver);
 }
 
 uint64 WriteHere(Query *query, EState *outer, ParamListInfo params, Tuplestorestate *rows)

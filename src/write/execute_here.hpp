@@ -17,6 +17,9 @@ namespace homing::write {
 // Rows go to `receiver`. Returns the number of rows processed. A plain server call.
 uint64 ExecuteHere(Query *query, EState *outer, ParamListInfo params, DestReceiver *receiver);
 
+// The same, but through the planner hook: the query finds its own homes.
+uint64 ExecuteByHome(Query *query, EState *outer, ParamListInfo params, DestReceiver *receiver);
+
 // The same for a query of one level that writes: its RETURNING rows go to `rows`, which may be nullptr.
 uint64 WriteHere(Query *query, EState *outer, ParamListInfo params, Tuplestorestate *rows);
 

@@ -5,15 +5,18 @@
 
 extern "C" {
 #include "access/stratnum.h"
+#include "access/table.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
+#include "parser/parse_func.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteManip.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/typcache.h"
 }
 
@@ -389,6 +392,25 @@ void FindInserted(Query *query, const Key *key, WriteTarget *target, ParamNumber
 	}
 }
 
+Key KeyOfTarget(const WriteTarget *target, const pg::HomedTable *homed)
+{
+	Key key{homed->key_attnum, homed->key_type, InvalidOid};
+	key.opfamily = lookup_type_cache(key.type, TYPECACHE_BTREE_OPFAMILY)->btree_opf;
+	if (target->relid != target->homed)
+		key.attnum = get_attnum(target->relid, get_attname(target->homed, homed->key_attnum, false));
+	return key;
+}
+
+// The query of a foreign key's trigger. It locks the row that it sees here: a key of another keyspace may
+// have its home elsewhere, and a session that serves a forwarded statement asks nobody.
+bool IsForeignKeyCheck(const Query *query, const RowMarkClause *mark, const RangeTblEntry *entry)
+{
+	if (mark->strength != LCS_FORKEYSHARE || entry->inh || list_length(query->targetList) != 1)
+		return false;
+	auto *value = linitial_node(TargetEntry, query->targetList);
+	return IsA(value->expr, Const) && reinterpret_cast<Const *>(value->expr)->consttype == INT4OID;
+}
+
 // --- one written table ---------------------------------------------------------------------------------
 
 bool SetsKey(List *assignments, const Key *key)
@@ -408,7 +430,7 @@ void FindNewKey(Query *query, const Key *key, WriteTarget *target)
 	if (entry == nullptr || IsKeyVar(reinterpret_cast<Node *>(entry->expr), query->resultRelation, key->attnum))
 		return;
 	auto *expr = reinterpret_cast<Node *>(entry->expr);
-	target->sharing = Sharing::kNone;
+	target->sharing = Sharing::kMove;
 	if (IsKnownAtStart(expr))
 		target->sources = lappend(target->sources, MakeSource(entry->expr, SourceKind::kKey));
 	else
@@ -439,6 +461,55 @@ void FindMerged(Query *query, const Key *key, WriteTarget *target)
 	}
 }
 
+// A trigger may give the row another key than the statement did: the home of that one is checked too.
+void CheckKeyAfterTriggers(Query *query, const Key *key, const WriteTarget *target, core::KeyspaceId keyspace)
+{
+	Relation relation = table_open(target->relid, NoLock);
+	const TriggerDesc *triggers = relation->trigdesc;
+	const bool possible = triggers != nullptr && (query->commandType == CMD_INSERT ? triggers->trig_insert_before_row
+	                                                                               : triggers->trig_update_before_row);
+	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(relation), key->attnum - 1);
+	Var *column = makeVar(query->resultRelation, key->attnum, attribute->atttypid, attribute->atttypmod,
+	                      attribute->attcollation, 0);
+	table_close(relation, NoLock);
+	if (!possible)
+		return;
+	const Oid types[] = {INT4OID, ANYELEMENTOID};
+	List *name = list_make2(makeString(pstrdup("homing")), makeString(pstrdup("_serves")));
+	Const *id = makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(keyspace.value), false, true);
+	auto *check = makeNode(WithCheckOption);
+	check->kind = query->commandType == CMD_INSERT ? WCO_RLS_INSERT_CHECK : WCO_RLS_UPDATE_CHECK;
+	check->relname = get_rel_name(target->relid);
+	check->qual = reinterpret_cast<Node *>(makeFuncExpr(LookupFuncName(name, 2, types, false), BOOLOID,
+	                                                    list_make2(id, column), InvalidOid, column->varcollid,
+	                                                    COERCE_EXPLICIT_CALL));
+	query->withCheckOptions = lappend(query->withCheckOptions, check);
+}
+
+// FOR UPDATE and the like: the rows are locked at their home.
+void AnalyseRowMarks(Query *query, WriteAnalysis *analysis)
+{
+	ListCell *cell;
+	foreach (cell, query->rowMarks) {
+		auto *mark = lfirst_node(RowMarkClause, cell);
+		RangeTblEntry *entry = rt_fetch(mark->rti, query->rtable);
+		const pg::Catalog *catalog = pg::CurrentCatalog();
+		const pg::HomedTable *homed =
+			entry->rtekind == RTE_RELATION && catalog != nullptr ? catalog->Find(entry->relid) : nullptr;
+		if (homed == nullptr || IsForeignKeyCheck(query, mark, entry))
+			continue;
+		auto *target = static_cast<WriteTarget *>(palloc0(sizeof(WriteTarget)));
+		target->relid = entry->relid;
+		target->homed = homed->relid;
+		analysis->targets = lappend(analysis->targets, target);
+		const Key key = KeyOfTarget(target, homed);
+		List *columns;
+		target->sources = FindInConditions(query, static_cast<int>(mark->rti), &key, &columns);
+		if (target->sources == NIL)
+			target->unproved = "No condition gives the key of the rows to be locked.";
+	}
+}
+
 bool IsKeys(List *sources)
 {
 	return static_cast<KeySource *>(linitial(sources))->kind != SourceKind::kHomes;
@@ -459,11 +530,9 @@ void AnalyseTarget(Query *query, WriteAnalysis *analysis, ParamNumbers *numbers)
 	target->homed = homed->relid;
 	analysis->targets = lappend(analysis->targets, target);
 
-	Key key{homed->key_attnum, homed->key_type, InvalidOid};
-	key.opfamily = lookup_type_cache(key.type, TYPECACHE_BTREE_OPFAMILY)->btree_opf;
-	if (target->relid != target->homed)
-		key.attnum = get_attnum(target->relid, get_attname(target->homed, homed->key_attnum, false));
-
+	const Key key = KeyOfTarget(target, homed);
+	if (query->commandType == CMD_INSERT || query->commandType == CMD_UPDATE)
+		CheckKeyAfterTriggers(query, &key, target, homed->keyspace);
 	switch (query->commandType) {
 	case CMD_INSERT:
 		FindInserted(query, &key, target, numbers);
@@ -500,6 +569,8 @@ WriteAnalysis *AnalyseWrite(Query *query, ParamListInfo bound)
 	ParamNumbers numbers{query, bound, 0};
 	if (query->commandType != CMD_SELECT && query->commandType != CMD_UTILITY)
 		AnalyseTarget(query, analysis, &numbers);
+	else
+		AnalyseRowMarks(query, analysis);
 	if (query->hasModifyingCTE) {
 		ListCell *cell;
 		foreach (cell, query->cteList) {

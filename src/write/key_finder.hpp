@@ -32,7 +32,8 @@ enum class Sharing {
 	kNone,
 	kValues,  // INSERT … VALUES: by rows; source i is the key of row i
 	kSelect,  // INSERT … SELECT: the rows are computed here and routed one by one
-	kOwned    // UPDATE, DELETE: every region does its own rows
+	kOwned,   // UPDATE, DELETE: every region does its own rows
+	kMove     // UPDATE of the key: rows are deleted at the old and inserted at the new home
 };
 
 struct WriteTarget {

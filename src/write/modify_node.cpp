@@ -186,8 +186,9 @@ void FollowHome(HomedModifyState *state, EState *estate, TupleDesc returning)
 void RunElsewhere(HomedModifyState *state)
 {
 	EState *estate = state->css.ss.ps.state;
-	TupleDesc returning = state->css.ss.ss_ScanTupleSlot->tts_tupleDescriptor;
 	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
+	// Without the row addresses that FOR UPDATE needs here.
+	TupleDesc returning = ExecCleanTypeFromTL(state->css.ss.ps.plan->targetlist);
 	state->executed = true;
 	state->row = ExecInitExtraTupleSlot(estate, returning, &TTSOpsMinimalTuple);
 	state->rows = tuplestore_begin_heap(false, false, work_mem);
@@ -195,6 +196,8 @@ void RunElsewhere(HomedModifyState *state)
 		FollowHome(state, estate, returning);
 	else if (state->keys.targets[0].sharing == Sharing::kSelect)
 		ExecuteRoutedInsert(state->query, state->keys.targets[0].homed, estate, returning, state->rows);
+	else if (state->keys.targets[0].sharing == Sharing::kMove)
+		ExecuteMovingUpdate(state->query, state->keys.targets[0].homed, estate, returning, state->rows);
 	else
 		RunParts(state, estate, returning);
 	MemoryContextSwitchTo(old);

@@ -1,6 +1,7 @@
 #include "write/parts.hpp"
 
 #include "pg/catalog.hpp"
+#include "pg/home_lock.hpp"
 #include "pg/key.hpp"
 
 extern "C" {
@@ -76,6 +77,7 @@ extern "C" {
 
 PG_FUNCTION_INFO_V1(homing_owns);
 PG_FUNCTION_INFO_V1(homing_routed);
+PG_FUNCTION_INFO_V1(homing_serves);
 
 namespace {
 
@@ -139,6 +141,38 @@ bool IsMeant(FunctionCallInfo fcinfo)
 PGDLLEXPORT Datum homing_owns(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_BOOL(IsMeant(fcinfo));
+}
+
+// (keyspace, key): raises when the key's home is not in this region; else its lock is held. For rows whose
+// key a trigger may have changed.
+PGDLLEXPORT Datum homing_serves(PG_FUNCTION_ARGS)
+{
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_BOOL(true);
+	const core::KeyspaceId id(PG_GETARG_INT32(0));
+	uint8 buffer[8];
+	const Oid type = getBaseType(get_fn_expr_argtype(fcinfo->flinfo, 1));
+	const pg::KeyBytes key = pg::CanonicalKey(PG_GETARG_DATUM(1), type, buffer);
+	const bool here = pg::PgEntry([&] {
+		for (;;) {
+			const pg::CatalogVersion seen = pg::CurrentVersion();
+			const pg::Catalog *catalog = pg::CurrentCatalog();
+			const core::Keyspace *keyspace = catalog != nullptr ? catalog->map.FindKeyspace(id) : nullptr;
+			if (keyspace == nullptr)
+				return true;
+			const core::HomeId home = pg::HomeOfKey(*keyspace, key.data, key.size);
+			if (catalog->map.Owner(id, home) != catalog->map.here())
+				return false;
+			pg::PgCall([&] { pg::LockHomeForWrite(id, home); });
+			if (pg::CurrentVersion() == seen)
+				return true;
+		}
+	});
+	if (!here)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		                errmsg("a trigger changed the key of a row to one whose home is at another region"),
+		                errhint("Set the key in the statement.")));
+	PG_RETURN_BOOL(true);
 }
 
 // The key itself, provided that its home is one of `homes`; NULL passes, to meet the column's constraint.

@@ -24,7 +24,7 @@ PlannedStmt *Plan(Query *parse, const char *query_string, int options, ParamList
 
 PlannedStmt *PlanHomed(Query *parse, const char *query_string, int options, ParamListInfo bound)
 {
-	if (PlansPartHere() || (parse->commandType == CMD_SELECT && !parse->hasModifyingCTE))
+	if (PlansPartHere() || (parse->commandType == CMD_SELECT && !parse->hasModifyingCTE && parse->rowMarks == NIL))
 		return Plan(parse, query_string, options, bound);
 	const WriteAnalysis *analysis = pg::PgEntry([&] { return AnalyseWrite(parse, bound); });
 	if (analysis == nullptr)

@@ -109,6 +109,8 @@ Node *Rewrite(Node *node, void *context)
 	}
 	if (IsA(node, Param) && reinterpret_cast<Param *>(node)->paramkind == PARAM_EXTERN)
 		return Numbered(reinterpret_cast<Param *>(node), static_cast<Rewriting *>(context));
+	if (IsA(node, CurrentOfExpr))
+		RefuseForward("It uses WHERE CURRENT OF, and the cursor is here.", "Name the row by its key.");
 	if (IsA(node, NextValueExpr)) {
 		// An identity column: the home draws the value.
 		auto *value = makeNode(SetToDefault);

@@ -2,6 +2,7 @@
 #include "write/routed_insert.hpp"
 
 #include "pg/catalog.hpp"
+#include "pg/compat.hpp"
 #include "pg/exact_text.hpp"
 #include "pg/home_lock.hpp"
 #include "pg/key.hpp"
@@ -12,6 +13,8 @@
 #include "write/transaction.hpp"
 
 extern "C" {
+#include "access/sysattr.h"
+#include "access/table.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "lib/stringinfo.h"
@@ -21,11 +24,13 @@ extern "C" {
 #include "parser/analyze.h"
 #include "parser/parser.h"
 #include "parser/parsetree.h"
+#include "rewrite/rewriteManip.h"
 #include "tcop/tcopprot.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 }
 
 namespace homing::write {
@@ -372,9 +377,9 @@ AttrNumber KeyOf(Query *query, Oid homed)
 	});
 }
 
-}  // namespace
-
-void ExecuteRoutedInsert(Query *query, Oid homed, EState *estate, TupleDesc returning, Tuplestorestate *rows)
+// Everything but the rows. `query` is the INSERT, `sent` what is computed for it here.
+RoutedInsert *StartRoutedInsert(Query *query, Oid homed, List *sent, AttrNumber key, EState *estate,
+                                TupleDesc returning, Tuplestorestate *rows)
 {
 	auto *insert = static_cast<RoutedInsert *>(palloc0(sizeof(RoutedInsert)));
 	insert->receiver.receiveSlot = ReceiveRow;
@@ -386,20 +391,159 @@ void ExecuteRoutedInsert(Query *query, Oid homed, EState *estate, TupleDesc retu
 	insert->returning = returning;
 	insert->rows = rows;
 	pg::PgEntry([&] { FixOwners(insert, homed); });
-	const AttrNumber key = pg::PgEntry([&] { return KeyOf(query, homed); });
-	List *sent = SentEntries(query, key);
 	PrepareColumns(insert, sent, key);
 	insert->first_param = HighestParam(query, estate->es_param_list_info) + 1;
 	insert->batch_query = BatchQuery(query, sent, insert);
 	insert->binary = AllPortable(returning);
+	return insert;
+}
 
-	(void) ExecuteHere(SourceQuery(query, sent), estate, estate->es_param_list_info, &insert->receiver);
+void FinishRoutedInsert(RoutedInsert *insert)
+{
 	pg::PgEntry([&] {
 		for (int i = 0; i < insert->batch_count; ++i)
 			Flush(insert, &insert->batches[i]);
 		for (int i = 0; i < insert->batch_count; ++i)
 			AwaitBatch(insert, &insert->batches[i]);
 	});
+}
+
+// --- UPDATE of the key ------------------------------------------------------------------------------------
+
+// The new row: what SET gives, else the old value. Not generated columns, which compute themselves.
+List *NewRow(Query *update)
+{
+	RangeTblEntry *entry = rt_fetch(update->resultRelation, update->rtable);
+	Relation relation = table_open(entry->relid, NoLock);
+	TupleDesc desc = RelationGetDescr(relation);
+	List *row = NIL;
+	for (int i = 0; i < desc->natts; ++i) {
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+		if (attribute->attisdropped || attribute->attgenerated != '\0')
+			continue;
+		void *value = makeVar(update->resultRelation, attribute->attnum, attribute->atttypid, attribute->atttypmod,
+		                      attribute->attcollation, 0);
+		ListCell *cell;
+		foreach (cell, update->targetList) {
+			auto *set = lfirst_node(TargetEntry, cell);
+			if (set->resno == attribute->attnum && !set->resjunk)
+				value = set->expr;
+		}
+		row = lappend(row, makeTargetEntry(static_cast<Expr *>(value), attribute->attnum,
+		                                   pstrdup(NameStr(attribute->attname)), false));
+		entry->selectedCols = bms_add_member(entry->selectedCols, attribute->attnum - FirstLowInvalidHeapAttributeNumber);
+	}
+	table_close(relation, NoLock);
+	return row;
+}
+
+// DELETE … RETURNING the new row.
+Query *DeletePart(Query *update, List *row)
+{
+	auto *part = static_cast<Query *>(copyObjectImpl(update));
+	part->commandType = CMD_DELETE;
+	part->targetList = NIL;
+	part->withCheckOptions = NIL;
+	part->returningList = NIL;
+	RangeTblEntry *entry = rt_fetch(part->resultRelation, part->rtable);
+	entry->requiredPerms = ACL_DELETE | ACL_SELECT;
+	entry->updatedCols = nullptr;
+	ListCell *cell;
+	foreach (cell, row) {
+		auto *value = static_cast<TargetEntry *>(copyObjectImpl(lfirst(cell)));
+		value->resno = list_length(part->returningList) + 1;
+		part->returningList = lappend(part->returningList, value);
+	}
+	return part;
+}
+
+// INSERT … SELECT with the UPDATE's RETURNING. The values come from outside: only their types count.
+Query *InsertPart(Query *update, List *row)
+{
+	auto *part = makeNode(Query);
+	part->commandType = CMD_INSERT;
+	part->querySource = update->querySource;
+	part->canSetTag = update->canSetTag;
+	part->override = OVERRIDING_SYSTEM_VALUE;
+	part->resultRelation = 1;
+	auto *target = static_cast<RangeTblEntry *>(copyObjectImpl(rt_fetch(update->resultRelation, update->rtable)));
+	target->requiredPerms = ACL_INSERT | (update->returningList != NIL ? ACL_SELECT : 0);
+	target->updatedCols = nullptr;
+	auto *source = makeNode(RangeTblEntry);
+	source->rtekind = RTE_SUBQUERY;
+	source->eref = makeAlias("rows", NIL);
+	source->alias = makeAlias("rows", NIL);
+	source->inFromCl = true;
+	part->rtable = list_make2(target, source);
+	auto *from = makeNode(RangeTblRef);
+	from->rtindex = 2;
+	part->jointree = makeFromExpr(list_make1(from), nullptr);
+	ListCell *cell;
+	foreach (cell, row) {
+		auto *entry = lfirst_node(TargetEntry, cell);
+		source->eref->colnames = lappend(source->eref->colnames, makeString(pstrdup(entry->resname)));
+		target->insertedCols = bms_add_member(target->insertedCols, entry->resno - FirstLowInvalidHeapAttributeNumber);
+		part->targetList = lappend(part->targetList, copyObjectImpl(entry));
+	}
+	part->returningList = static_cast<List *>(copyObjectImpl(update->returningList));
+	ChangeVarNodes(reinterpret_cast<Node *>(part->returningList), update->resultRelation, 1, 0);
+	return part;
+}
+
+bool NeedsOtherRelation(Node *node, void *)
+{
+	if (node == nullptr)
+		return false;
+	if (IsA(node, Var))
+		return reinterpret_cast<Var *>(node)->varno != 1;
+	if (IsA(node, SubLink))
+		return true;
+	return pg::WalkExpression(node, NeedsOtherRelation, nullptr);
+}
+
+bool IsMultiAssign(Node *node, void *)
+{
+	if (node == nullptr)
+		return false;
+	if (IsA(node, Param) && reinterpret_cast<Param *>(node)->paramkind == PARAM_MULTIEXPR)
+		return true;
+	return pg::WalkExpression(node, IsMultiAssign, nullptr);
+}
+
+void CheckMovable(Query *update, Query *insert)
+{
+	const char *why = nullptr;
+	if (NeedsOtherRelation(reinterpret_cast<Node *>(insert->returningList), nullptr))
+		why = "RETURNING refers to other tables than the one that is updated.";
+	else if (IsMultiAssign(reinterpret_cast<Node *>(update->targetList), nullptr))
+		why = "SET assigns several columns from one subquery.";
+	if (why != nullptr)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		                errmsg("cannot change the key of a row to one whose home is at another region"), errdetail("%s", why),
+		                errhint("Use DELETE and INSERT in one transaction.")));
+}
+
+}  // namespace
+
+void ExecuteRoutedInsert(Query *query, Oid homed, EState *estate, TupleDesc returning, Tuplestorestate *rows)
+{
+	const AttrNumber key = pg::PgEntry([&] { return KeyOf(query, homed); });
+	List *sent = SentEntries(query, key);
+	RoutedInsert *insert = StartRoutedInsert(query, homed, sent, key, estate, returning, rows);
+	(void) ExecuteHere(SourceQuery(query, sent), estate, estate->es_param_list_info, &insert->receiver);
+	FinishRoutedInsert(insert);
+}
+
+void ExecuteMovingUpdate(Query *update, Oid homed, EState *estate, TupleDesc returning, Tuplestorestate *rows)
+{
+	const AttrNumber key = pg::PgEntry([&] { return KeyOf(update, homed); });
+	auto *query = static_cast<Query *>(copyObjectImpl(update));
+	List *row = NewRow(query);
+	Query *part = InsertPart(query, row);
+	CheckMovable(query, part);
+	RoutedInsert *insert = StartRoutedInsert(part, homed, row, key, estate, returning, rows);
+	(void) ExecuteByHome(DeletePart(query, row), estate, estate->es_param_list_info, &insert->receiver);
+	FinishRoutedInsert(insert);
 }
 
 }  // namespace homing::write

@@ -34,7 +34,7 @@ std::string TableName(Oid relid)
 [[noreturn]] void RefuseUnproved(const pg::Catalog &catalog, const WrittenTarget &target)
 {
 	remote::Error error("0A000", "cannot tell the home of the rows of " + Quoted(TableName(target.relid)) +
-	                                 " that the statement writes");
+	                                 " that the statement writes or locks");
 	error.detail = target.unproved;
 	const std::string key =
 		pg::PgCall([&] { return get_attname(target.homed, catalog.tables.at(target.homed).key_attnum, true); });

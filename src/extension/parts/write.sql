@@ -46,3 +46,9 @@ CREATE FUNCTION homing._routed(keyspace int4, homes int4[], key anyelement) RETU
 STABLE PARALLEL RESTRICTED LANGUAGE c AS 'MODULE_PATHNAME', 'homing_routed';
 COMMENT ON FUNCTION homing._routed(int4, int4[], anyelement) IS
 	'the key, provided that its home is one of the given ones';
+
+-- A check on rows whose key a trigger may have changed.
+CREATE FUNCTION homing._serves(keyspace int4, key anyelement) RETURNS boolean
+VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_serves';
+COMMENT ON FUNCTION homing._serves(int4, anyelement) IS
+	'true; raises 0A000 when the home of the key is not in this region';
