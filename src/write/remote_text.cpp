@@ -3,6 +3,7 @@
 #include "pg/compat.hpp"
 
 extern "C" {
+#include "access/table.h"
 #include "access/transam.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
@@ -10,6 +11,7 @@ extern "C" {
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "parser/parsetree.h"
+#include "rewrite/rewriteHandler.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -58,8 +60,25 @@ void CheckChecks(List *checks)
 	}
 }
 
-// Values that the rewriter filled in for columns that the user left out of VALUES with several rows or of
-// a SELECT: the home fills them in itself. In these forms a user's value is always a column of the source.
+// Gives a column of the source the value, so that the target can name it.
+void MoveIntoSource(Query *insert, TargetEntry *entry)
+{
+	const int source = linitial_node(RangeTblRef, insert->jointree->fromlist)->rtindex;
+	RangeTblEntry *rows = rt_fetch(source, insert->rtable);
+	if (rows->rtekind != RTE_SUBQUERY || rows->subquery->setOperations != nullptr)
+		RefuseForward("It inserts a constant together with the rows of a query.", "Give the constant a type.");
+	auto *expr = reinterpret_cast<Node *>(entry->expr);
+	const int column = list_length(rows->subquery->targetList) + 1;
+	char *name = psprintf("value%d", column);
+	rows->subquery->targetList =
+		lappend(rows->subquery->targetList, makeTargetEntry(entry->expr, column, name, false));
+	rows->eref->colnames = lappend(rows->eref->colnames, makeString(pstrdup(name)));
+	entry->expr = reinterpret_cast<Expr *>(
+		makeVar(source, column, exprType(expr), exprTypmod(expr), exprCollation(expr), 0));
+}
+
+// With several rows of VALUES, or a query, as its source, INSERT can only name columns of the source. The
+// rest is defaults that the rewriter filled in, which the home fills in itself, and bare literals.
 void DropDefaults(Query *query)
 {
 	if (query->commandType != CMD_INSERT || query->jointree->fromlist == NIL)
@@ -68,8 +87,11 @@ void DropDefaults(Query *query)
 	ListCell *cell;
 	foreach (cell, query->targetList) {
 		auto *entry = lfirst_node(TargetEntry, cell);
-		if (contain_vars_of_level(reinterpret_cast<Node *>(entry->expr), 0))
-			kept = lappend(kept, entry);
+		if (IsDefault(query, entry))
+			continue;
+		if (!contain_vars_of_level(reinterpret_cast<Node *>(entry->expr), 0))
+			MoveIntoSource(query, entry);
+		kept = lappend(kept, entry);
 	}
 	query->targetList = kept;
 }
@@ -159,6 +181,18 @@ bool IsPortableType(Oid type)
 	default:
 		return true;
 	}
+}
+
+bool IsDefault(Query *insert, TargetEntry *entry)
+{
+	if (contain_vars_of_level(reinterpret_cast<Node *>(entry->expr), 0))
+		return false;
+	if (IsA(entry->expr, SetToDefault) || IsA(entry->expr, NextValueExpr))
+		return true;
+	Relation relation = table_open(rt_fetch(insert->resultRelation, insert->rtable)->relid, NoLock);
+	Node *value = build_column_default(relation, entry->resno);
+	table_close(relation, NoLock);
+	return value != nullptr && equal(value, entry->expr);
 }
 
 bool AllPortable(TupleDesc desc)

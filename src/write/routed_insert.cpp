@@ -86,14 +86,14 @@ bool IsKeyColumn(const TargetEntry *entry, AttrNumber key)
 	return entry->resno == key && !entry->resjunk;
 }
 
-// What is computed here: what the user selects, and the key if it is a default.
+// What is computed here: all but defaults, and the key even if it is one.
 List *SentEntries(Query *insert, AttrNumber key)
 {
 	List *sent = NIL;
 	ListCell *cell;
 	foreach (cell, insert->targetList) {
 		auto *entry = lfirst_node(TargetEntry, cell);
-		if (contain_vars_of_level(reinterpret_cast<Node *>(entry->expr), 0) || IsKeyColumn(entry, key))
+		if (!IsDefault(insert, entry) || IsKeyColumn(entry, key))
 			sent = lappend(sent, entry);
 	}
 	return sent;
