@@ -335,6 +335,18 @@ void AddValuesColumn(RangeTblEntry *values, int varno, TargetEntry *entry, Write
 		makeVar(varno, list_length(values->coltypes), type, typmod, collation, 0));
 }
 
+// INSERT … SELECT: the rows are computed here in any case; the key may be known beforehand.
+void FindSelected(Query *query, RangeTblEntry *rows, TargetEntry *entry, WriteTarget *target)
+{
+	if (rows != nullptr && rows->rtekind == RTE_SUBQUERY)
+		target->sharing = Sharing::kSelect;
+	Node *expr = StripRelabel(reinterpret_cast<Node *>(entry->expr));
+	if (IsKnownAtStart(expr))
+		target->sources = list_make1(MakeSource(expr, SourceKind::kKey));
+	else if (!IsA(expr, Var) || !AddSpelledOut(reinterpret_cast<Var *>(expr), query->rtable, &target->sources))
+		target->unproved = "The keys of the inserted rows are computed by a query.";
+}
+
 // INSERT … SELECT _routed(…) …: rows that another region routed here.
 bool IsRoutedBatch(RangeTblEntry *rows, TargetEntry *entry, WriteTarget *target)
 {
@@ -368,9 +380,7 @@ void FindInserted(Query *query, const Key *key, WriteTarget *target, ParamNumber
 	if (rows != nullptr && IsRoutedBatch(rows, entry, target))
 		return;
 	if (rows == nullptr || rows->rtekind != RTE_VALUES) {
-		target->unproved = "The keys of the inserted rows are computed by a query.";
-		if (rows != nullptr && rows->rtekind == RTE_SUBQUERY)
-			target->sharing = Sharing::kSelect;
+		FindSelected(query, rows, entry, target);
 		return;
 	}
 	target->sharing = Sharing::kValues;
@@ -578,6 +588,9 @@ WriteAnalysis *AnalyseWrite(Query *query, ParamListInfo bound)
 			if (part->commandType != CMD_SELECT)
 				AnalyseTarget(part, analysis, &numbers);
 		}
+		// The parts belong together.
+		foreach (cell, analysis->targets)
+			static_cast<WriteTarget *>(lfirst(cell))->sharing = Sharing::kNone;
 	}
 	return analysis->targets != NIL ? analysis : nullptr;
 }
