@@ -49,11 +49,21 @@ struct ParamNumbers {
 
 // --- expressions -----------------------------------------------------------------------------------
 
+// Takes off casts that do not change which key a value is.
 Node *StripRelabel(Node *node)
 {
-	while (node != nullptr && IsA(node, RelabelType))
-		node = reinterpret_cast<Node *>(reinterpret_cast<RelabelType *>(node)->arg);
-	return node;
+	while (node != nullptr) {
+		if (IsA(node, RelabelType)) {
+			node = reinterpret_cast<Node *>(reinterpret_cast<RelabelType *>(node)->arg);
+			continue;
+		}
+		auto *call = reinterpret_cast<FuncExpr *>(node);
+		if (!IsA(node, FuncExpr) || list_length(call->args) != 1 || call->funcformat == COERCE_EXPLICIT_CALL ||
+		    !pg::SharesKeyBytes(call->funcresulttype, exprType(static_cast<Node *>(linitial(call->args)))))
+			return node;
+		node = static_cast<Node *>(linitial(call->args));
+	}
+	return nullptr;
 }
 
 bool IsKeyVar(Node *node, int varno, AttrNumber attnum)
@@ -348,13 +358,19 @@ void FindSelected(Query *query, RangeTblEntry *rows, TargetEntry *entry, WriteTa
 }
 
 // INSERT … SELECT _routed(…) …: rows that another region routed here.
-bool IsRoutedBatch(RangeTblEntry *rows, TargetEntry *entry, WriteTarget *target)
+bool IsRoutedBatch(Query *query, TargetEntry *entry, WriteTarget *target)
 {
-	Node *column = StripRelabel(reinterpret_cast<Node *>(entry->expr));
-	if (rows->rtekind != RTE_SUBQUERY || !IsA(column, Var))
-		return false;
-	const AttrNumber attnum = reinterpret_cast<Var *>(column)->varattno;
-	auto *value = reinterpret_cast<Node *>(list_nth_node(TargetEntry, rows->subquery->targetList, attnum - 1)->expr);
+	Node *value = StripRelabel(reinterpret_cast<Node *>(entry->expr));
+	List *rtable = query->rtable;
+	while (IsA(value, Var)) {
+		auto *column = reinterpret_cast<Var *>(value);
+		RangeTblEntry *rows = rt_fetch(column->varno, rtable);
+		if (rows->rtekind != RTE_SUBQUERY || column->varlevelsup != 0 || column->varattno <= 0)
+			return false;
+		rtable = rows->subquery->rtable;
+		value = reinterpret_cast<Node *>(
+			list_nth_node(TargetEntry, rows->subquery->targetList, column->varattno - 1)->expr);
+	}
 	if (!IsHomesCall(value, "_routed"))
 		return false;
 	void *homes = lsecond(reinterpret_cast<FuncExpr *>(value)->args);
@@ -377,7 +393,7 @@ void FindInserted(Query *query, const Key *key, WriteTarget *target, ParamNumber
 			reinterpret_cast<Expr *>(RouteInserted(reinterpret_cast<Node *>(entry->expr), target, numbers));
 		return;
 	}
-	if (rows != nullptr && IsRoutedBatch(rows, entry, target))
+	if (rows != nullptr && IsRoutedBatch(query, entry, target))
 		return;
 	if (rows == nullptr || rows->rtekind != RTE_VALUES) {
 		FindSelected(query, rows, entry, target);

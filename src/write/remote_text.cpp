@@ -12,6 +12,7 @@ extern "C" {
 #include "optimizer/optimizer.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
+#include "rewrite/rewriteManip.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -60,40 +61,50 @@ void CheckChecks(List *checks)
 	}
 }
 
-// Gives a column of the source the value, so that the target can name it.
-void MoveIntoSource(Query *insert, TargetEntry *entry)
+// With several rows of VALUES, or a query, as its source, INSERT can only name columns of the source. The
+// rest is defaults that the rewriter filled in, which the home fills in itself.
+void DropDefaults(Query *insert)
+{
+	List *kept = NIL;
+	ListCell *cell;
+	foreach (cell, insert->targetList) {
+		auto *entry = lfirst_node(TargetEntry, cell);
+		if (!IsDefault(insert, entry))
+			kept = lappend(kept, entry);
+	}
+	insert->targetList = kept;
+}
+
+// INSERT … SELECT as text has one source column a target, in order. In the tree the target may cast one, or
+// have a bare literal instead: a query around the source computes what the target wants.
+void WrapSource(Query *insert)
 {
 	const int source = linitial_node(RangeTblRef, insert->jointree->fromlist)->rtindex;
 	RangeTblEntry *rows = rt_fetch(source, insert->rtable);
-	if (rows->rtekind != RTE_SUBQUERY || rows->subquery->setOperations != nullptr)
-		RefuseForward("It inserts a constant together with the rows of a query.", "Give the constant a type.");
-	auto *expr = reinterpret_cast<Node *>(entry->expr);
-	const int column = list_length(rows->subquery->targetList) + 1;
-	char *name = psprintf("value%d", column);
-	rows->subquery->targetList =
-		lappend(rows->subquery->targetList, makeTargetEntry(entry->expr, column, name, false));
-	rows->eref->colnames = lappend(rows->eref->colnames, makeString(pstrdup(name)));
-	entry->expr = reinterpret_cast<Expr *>(
-		makeVar(source, column, exprType(expr), exprTypmod(expr), exprCollation(expr), 0));
-}
-
-// With several rows of VALUES, or a query, as its source, INSERT can only name columns of the source. The
-// rest is defaults that the rewriter filled in, which the home fills in itself, and bare literals.
-void DropDefaults(Query *query)
-{
-	if (query->commandType != CMD_INSERT || query->jointree->fromlist == NIL)
+	if (rows->rtekind != RTE_SUBQUERY)
 		return;
-	List *kept = NIL;
+	auto *around = makeNode(Query);
+	around->commandType = CMD_SELECT;
+	auto *inner = static_cast<RangeTblEntry *>(copyObjectImpl(rows));
+	IncrementVarSublevelsUp(reinterpret_cast<Node *>(inner->subquery), 1, 1);
+	around->rtable = list_make1(inner);
+	auto *from = makeNode(RangeTblRef);
+	from->rtindex = 1;
+	around->jointree = makeFromExpr(list_make1(from), nullptr);
+	rows->eref = makeAlias(rows->eref->aliasname, NIL);
 	ListCell *cell;
-	foreach (cell, query->targetList) {
+	foreach (cell, insert->targetList) {
 		auto *entry = lfirst_node(TargetEntry, cell);
-		if (IsDefault(query, entry))
-			continue;
-		if (!contain_vars_of_level(reinterpret_cast<Node *>(entry->expr), 0))
-			MoveIntoSource(query, entry);
-		kept = lappend(kept, entry);
+		auto *expr = reinterpret_cast<Node *>(entry->expr);
+		const int column = list_length(around->targetList) + 1;
+		char *name = psprintf("value%d", column);
+		entry->expr = reinterpret_cast<Expr *>(
+			makeVar(source, column, exprType(expr), exprTypmod(expr), exprCollation(expr), 0));
+		ChangeVarNodes(expr, source, 1, 0);
+		around->targetList = lappend(around->targetList, makeTargetEntry(reinterpret_cast<Expr *>(expr), column, name, false));
+		rows->eref->colnames = lappend(rows->eref->colnames, makeString(name));
 	}
-	query->targetList = kept;
+	rows->subquery = around;
 }
 
 Node *Numbered(Param *param, Rewriting *rewriting)
@@ -126,7 +137,10 @@ Node *Rewrite(Node *node, void *context)
 		CheckRangeTable(query->rtable);
 		CheckChecks(query->withCheckOptions);
 		query = pg::MutateQuery(query, Rewrite, context);
-		DropDefaults(query);
+		if (query->commandType == CMD_INSERT && query->jointree->fromlist != NIL) {
+			DropDefaults(query);
+			WrapSource(query);
+		}
 		return reinterpret_cast<Node *>(query);
 	}
 	if (IsA(node, Param) && reinterpret_cast<Param *>(node)->paramkind == PARAM_EXTERN)
