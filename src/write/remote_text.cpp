@@ -87,6 +87,9 @@ void WrapSource(Query *insert)
 	around->commandType = CMD_SELECT;
 	auto *inner = static_cast<RangeTblEntry *>(copyObjectImpl(rows));
 	IncrementVarSublevelsUp(reinterpret_cast<Node *>(inner->subquery), 1, 1);
+	inner->alias = makeAlias("source", NIL);
+	inner->eref = makeAlias("source", static_cast<List *>(copyObjectImpl(rows->eref->colnames)));
+	inner->inFromCl = true;
 	around->rtable = list_make1(inner);
 	auto *from = makeNode(RangeTblRef);
 	from->rtindex = 1;
