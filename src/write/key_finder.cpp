@@ -225,8 +225,8 @@ bool AddSpelledOut(Var *column, List *rtable, List **sources)
 		Query *subquery = entry->subquery;
 		if (subquery->commandType != CMD_SELECT || subquery->setOperations != nullptr || column->varattno <= 0)
 			return false;
-		auto *inner = static_cast<Node *>(static_cast<void *>(
-			list_nth_node(TargetEntry, subquery->targetList, column->varattno - 1)->expr));
+		Node *inner = StripRelabel(
+			reinterpret_cast<Node *>(list_nth_node(TargetEntry, subquery->targetList, column->varattno - 1)->expr));
 		if (IsKnownAtStart(inner)) {
 			*sources = lappend(*sources, MakeSource(inner, SourceKind::kKey));
 			return true;
