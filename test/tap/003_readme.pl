@@ -22,7 +22,7 @@ while (my ($name, $default, $context) = splice(@documented, 0, 3))
 	push @lines, "$name|$default|$context";
 }
 my $settings = $node->safe_psql('postgres', q{
-	SELECT name, CASE WHEN unit = 'ms' AND boot_val::int % 1000 = 0 THEN boot_val::int / 1000 || 's'
+	SELECT name, CASE unit WHEN 'ms' THEN rtrim(to_char(boot_val::int / 1000.0, 'FM999990.999'), '.') || 's'
 			ELSE boot_val || coalesce(unit, '') END,
 		CASE context WHEN 'user' THEN 'anyone' WHEN 'superuser' THEN 'superuser' WHEN 'sighup' THEN 'configuration'
 			ELSE 'restart' END
