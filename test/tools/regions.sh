@@ -42,7 +42,7 @@ start_server()
 			echo "cluster_name = '$name'"
 		} >>"$data/postgresql.conf"
 	fi
-	pg_ctl --pgdata="$data" --log="$WORK_DIR/$name.log" --silent --wait --timeout=60 start ||
+	pg_ctl --pgdata="$data" --log="$WORK_DIR/$name.log" --silent --wait --timeout=60 start 2>>"$WORK_DIR/$name.log" ||
 		die "server $name does not start: $(tail -n 5 "$WORK_DIR/$name.log")"
 	postmaster[$name]=$(head -n 1 "$data/postmaster.pid")
 }
