@@ -1,6 +1,7 @@
 #include "write/remote_text.hpp"
 
 #include "pg/compat.hpp"
+#include "pg/exact_text.hpp"
 
 extern "C" {
 #include "access/table.h"
@@ -227,13 +228,12 @@ RemoteText DeparseForRegion(Query *query)
 	auto *rewritten =
 		reinterpret_cast<Query *>(Rewrite(static_cast<Node *>(copyObjectImpl(query)), &rewriting));
 
-	// Names are printed as the search path needs them, literals as the display settings want them.
+	// Names are printed as the search path needs them.
 	const int nest_level = NewGUCNestLevel();
 	(void) set_config_option("search_path", "", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("extra_float_digits", "3", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-	                         false);
 	RemoteText text{};
-	text.sql = pg_get_querydef(rewritten, false);
+	text.sql = pg::WithExactText(
+		[](void *argument) { return pg_get_querydef(static_cast<Query *>(argument), false); }, rewritten);
 	AtEOXact_GUC(true, nest_level);
 
 	text.param_count = list_length(rewriting.params);
