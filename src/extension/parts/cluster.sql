@@ -288,7 +288,8 @@ BEGIN
 	PERFORM homing._peer_query(session,
 		'SELECT set_config(s, v, false) FROM (VALUES (''lock_timeout'', ''10s''), (''statement_timeout'', ''0''),
 			(''idle_in_transaction_session_timeout'', ''0''), (''default_transaction_read_only'', ''off''),
-			(''default_transaction_isolation'', ''read committed''), (''client_min_messages'', ''warning'')) AS x(s, v)');
+			(''default_transaction_isolation'', ''read committed''), (''client_min_messages'', ''warning''),
+			(''jit'', ''off'')) AS x(s, v)');
 END
 $$;
 
