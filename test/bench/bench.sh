@@ -58,9 +58,9 @@ compare()
 			# The first round warms up.
 			[ $round -eq 0 ] || values[$side]+="$value "
 		done
-		printf '\r   %s: round %d of %d ' "$name" "$round" "$rounds" >&2
+		[ ! -t 2 ] || printf '\r   %s: round %d of %d ' "$name" "$round" "$rounds" >&2
 	done
-	printf '\r%-70s\r' '' >&2
+	[ ! -t 2 ] || printf '\r%-70s\r' '' >&2
 	local ours baseline
 	ours=$(tr ' ' '\n' <<<"${values[ours]% }" | median)
 	baseline=$(tr ' ' '\n' <<<"${values[baseline]% }" | median)
@@ -81,18 +81,25 @@ heading()
 
 write_results()
 {
-	awk -F '|' '
+	awk -F '|' -v csv="$WORK_DIR/out/bench.csv" -v json="$WORK_DIR/out/bench.json" '
 		function list(text) { gsub(/ /, ", ", text); return "[" text "]" }
 		BEGIN { print "name,unit,pg_homing,baseline,ratio,target" >csv; printf "[" >json }
 		{
 			printf "%s,%s,%s,%s,%.4f,%s\n", $1, $2, $3, $4, $3 / $4, $5 >csv
-			printf "%s\n  {\"name\": \"%s\", \"unit\": \"%s\", \"pg_homing\": %s, \"baseline\": %s, \"ratio\": %.4f, \"target\": \"%s\", \"pg_homing_rounds\": %s, \"baseline_rounds\": %s}", NR > 1 ? "," : "", $1, $2, $3, $4, $3 / $4, $5, list($6), list($7) >json
+			printf "%s\n  {\"name\": \"%s\", \"unit\": \"%s\", \"pg_homing\": %s, \"baseline\": %s, \"ratio\": %.4f, \"target\": \"%s\", \"pg_homing_rounds\": %s, \"baseline_rounds\": %s}", (NR > 1 ? "," : ""), $1, $2, $3, $4, $3 / $4, $5, list($6), list($7) >json
 		}
-		END { print "\n]" >json }' csv="$WORK_DIR/out/bench.csv" json="$WORK_DIR/out/bench.json" "$results"
+		END { print "\n]" >json }' "$results"
 }
 
 create_accounts='CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL DEFAULT 0, filler text NOT NULL DEFAULT repeat($$x$$, 80)) WITH (fillfactor = 50)'
-fill_accounts="INSERT INTO accounts SELECT i FROM generate_series(1, $rows) i; VACUUM (FREEZE, ANALYZE) accounts"
+
+# fill REGION TABLE
+fill()
+{
+	at "$1" -c "INSERT INTO $2 SELECT i FROM generate_series(1, $rows) i" -c "VACUUM (FREEZE, ANALYZE) $2" || exit
+	[ "$(ask "$1" "SELECT count(*) FROM $2")" = "$rows" ] || die "table $2 is not filled at $1"
+}
+
 update="\\set id random(1, $rows)
 UPDATE accounts SET balance = balance + 1 WHERE id = :id;"
 
@@ -112,13 +119,13 @@ start_wan_and_servers 20 us eu alone
 pg_ctl --pgdata="$WORK_DIR/alone" --silent --mode=fast stop
 sed -i "s/^shared_preload_libraries.*/shared_preload_libraries = ''/; /^homing\\./d" "$WORK_DIR/alone/postgresql.conf"
 start_server alone </dev/null
-at alone -c "$create_accounts" -c "$fill_accounts"
+at alone -c "$create_accounts" && fill alone accounts
 
 # At home: a cluster of one region, so that no replication runs beside either side.
 names=(us)
 form_cluster
 at us -c "$create_accounts" -o /dev/null -c "SELECT homing.home_table('accounts', 'id')" || exit
-at us -c "$fill_accounts"
+fill us accounts
 heading "single-row UPDATE at its home, against a server without the extension"
 compare "at home, 1 client" tps 1 "$(beside us)|$update" "$(beside alone)|$update" ">= 0.97"
 compare "at home, 8 clients" tps 8 "$(beside us)|$update" "$(beside alone)|$update" ">= 0.97"
@@ -128,7 +135,7 @@ at eu -c 'CREATE EXTENSION pg_homing'
 at eu -o /dev/null -c "SELECT homing.join_cluster('eu', '$(over_wan eu)', via => '$(over_wan us)')" || exit
 at us -c "${create_accounts/TABLE accounts/TABLE remote_accounts}"
 at us -o /dev/null -c "SELECT homing.home_table('remote_accounts', 'id', placement => 'region', region => 'eu')" || exit
-at eu -c "${fill_accounts//accounts/remote_accounts}"
+fill eu remote_accounts
 converge us eu
 remote_update=${update//accounts/remote_accounts}
 heading "forwarded autocommit UPDATE, against a client connected directly to the home over the same link"
