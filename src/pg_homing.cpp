@@ -3,7 +3,6 @@
 #include "rehome/peer.hpp"
 
 #include "write/modify_node.hpp"
-#include "write/outcome_table.hpp"
 #include "write/planner.hpp"
 #include "write/transaction.hpp"
 #include "write/utility.hpp"
@@ -27,7 +26,6 @@ void _PG_init(void)
 	homing::rehome::RegisterPeers();
 	homing::rehome::RegisterLauncher();
 	homing::write::RegisterModifyNode();
-	homing::write::RegisterOutcomeTable();
 	homing::write::RegisterPlanner();
 	homing::write::RegisterTransaction();
 	homing::write::RegisterUtility();

@@ -1,5 +1,7 @@
 #include "remote/connection.hpp"
 
+#include <poll.h>
+
 #include <algorithm>
 
 namespace homing::remote {
@@ -99,37 +101,27 @@ bool Connection::Broken() const
 	return busy_ || PQstatus(conn_) != CONNECTION_OK;
 }
 
-void Connection::GiveUp()
+void Connection::Lost()
 {
-	lost_ = busy_ = true;
+	busy_ = true;
 	throw ConnectionLost(Trimmed(PQerrorMessage(conn_)));
 }
 
-void Connection::WaitFor(bool for_read, bool for_write)
+bool Connection::WaitFor(bool for_read, bool for_write, milliseconds timeout)
 {
-	const milliseconds timeout = deadline_ ? Left(*deadline_) : kForEver;
-	if (!waiter_.Wait(PQsocket(conn_), for_read, for_write, timeout)) {
-		lost_ = busy_ = true;
-		throw ConnectionLost("no answer in time");
-	}
-}
-
-bool Connection::StillThere()
-{
-	// What a server says before it leaves is read first, and only then the end.
-	return !Lost() && PQconsumeInput(conn_) != 0 && PQconsumeInput(conn_) != 0 && !Lost();
+	return waiter_.Wait(PQsocket(conn_), for_read, for_write, timeout);
 }
 
 void Connection::EnterPipeline()
 {
 	if (PQpipelineStatus(conn_) == PQ_PIPELINE_OFF && PQenterPipelineMode(conn_) == 0)
-		GiveUp();
+		Lost();
 }
 
 void Connection::LeavePipeline()
 {
 	if (PQpipelineStatus(conn_) != PQ_PIPELINE_OFF && PQexitPipelineMode(conn_) == 0)
-		GiveUp();
+		Lost();
 }
 
 void Connection::Send(const std::string &sql, const std::vector<Argument> &arguments,
@@ -147,26 +139,16 @@ void Connection::Send(const std::string &sql, const std::vector<Argument> &argum
 	busy_ = true;
 	if (PQsendQueryParams(conn_, sql.c_str(), static_cast<int>(arguments.size()), types.data(),
 	                      values.data(), nullptr, nullptr, binary_result ? 1 : 0) == 0)
-		GiveUp();
+		Lost();
 }
 
 void Connection::Sync()
 {
 	busy_ = true;
 	if (PQpipelineSync(conn_) == 0)
-		GiveUp();
+		Lost();
 	++syncs_pending_;
 	Flush();
-}
-
-void Connection::SyncLater()
-{
-	busy_ = true;
-	if (PQpipelineSync(conn_) == 0)
-		GiveUp();
-	++syncs_pending_;
-	if (PQflush(conn_) < 0)
-		GiveUp();
 }
 
 void Connection::Flush()
@@ -176,23 +158,20 @@ void Connection::Flush()
 		if (state == 0)
 			return;
 		if (state < 0)
-			GiveUp();
+			Lost();
 		// The server may be unable to take more until we have read what it sent.
-		WaitFor(true, true);
+		WaitFor(true, true, kForEver);
 		if (PQconsumeInput(conn_) == 0)
-			GiveUp();
+			Lost();
 	}
 }
 
 void Connection::AwaitInput()
 {
 	while (PQisBusy(conn_) != 0) {
-		const int unsent = PQflush(conn_);
-		if (unsent < 0)
-			GiveUp();
-		WaitFor(true, unsent > 0);
+		WaitFor(true, false, kForEver);
 		if (PQconsumeInput(conn_) == 0)
-			GiveUp();
+			Lost();
 	}
 }
 
@@ -206,7 +185,7 @@ Result Connection::Receive()
 	}
 	// libpq reports a broken connection as one more error result, of its own making.
 	if (PQstatus(conn_) != CONNECTION_OK)
-		GiveUp();
+		Lost();
 	return result;
 }
 
@@ -245,7 +224,7 @@ Result Connection::ExecuteSimple(const std::string &sql)
 	LeavePipeline();
 	Conversation conversation(busy_);
 	if (PQsendQuery(conn_, sql.c_str()) == 0)
-		GiveUp();
+		Lost();
 	Flush();
 	Result answer;
 	std::optional<Error> error;
@@ -253,7 +232,7 @@ Result Connection::ExecuteSimple(const std::string &sql)
 		AwaitInput();
 		Result result(PQgetResult(conn_));
 		if (PQstatus(conn_) != CONNECTION_OK)
-			GiveUp();
+			Lost();
 		if (!result)
 			break;
 		switch (PQresultStatus(result.get())) {
@@ -281,7 +260,7 @@ void Connection::BeginCopy(const std::string &copy_statement)
 	LeavePipeline();
 	Conversation conversation(busy_);
 	if (PQsendQuery(conn_, copy_statement.c_str()) == 0)
-		GiveUp();
+		Lost();
 	Flush();
 	AwaitInput();
 	Result result(PQgetResult(conn_));
@@ -291,7 +270,7 @@ void Connection::BeginCopy(const std::string &copy_statement)
 		return;
 	}
 	if (PQstatus(conn_) != CONNECTION_OK)
-		GiveUp();
+		Lost();
 	Error error = Error::FromResult(result.get());
 	while (Result(PQgetResult(conn_)))
 		AwaitInput();
@@ -312,9 +291,9 @@ std::optional<std::string> Connection::ReceiveCopyData()
 			return row;
 		}
 		if (size == 0) {
-			WaitFor(true, false);
+			WaitFor(true, false, kForEver);
 			if (PQconsumeInput(conn_) == 0)
-				GiveUp();
+				Lost();
 			continue;
 		}
 		break;
@@ -331,7 +310,7 @@ void Connection::SendCopyData(const char *data, std::size_t size)
 		if (sent == 1)
 			break;
 		if (sent < 0)
-			GiveUp();
+			Lost();
 		Flush();
 	}
 	Flush();
@@ -350,7 +329,7 @@ void Connection::EndCopyIn()
 		AwaitInput();
 		Result result(PQgetResult(conn_));
 		if (PQstatus(conn_) != CONNECTION_OK)
-			GiveUp();
+			Lost();
 		if (!result)
 			break;
 		if (PQresultStatus(result.get()) == PGRES_FATAL_ERROR && !error)
@@ -359,6 +338,82 @@ void Connection::EndCopyIn()
 	conversation.Finished();
 	if (error)
 		throw *error;
+}
+
+// libpq keeps an error to itself until we end the COPY. So we end it when something arrived that is no notice
+// and nothing has followed for a while. Should the COPY turn out well then, it was cut short by us: that is an
+// error too.
+void Connection::WatchCopy(std::size_t notices_before)
+{
+	constexpr auto kQuiet = std::chrono::seconds(1);
+	struct pollfd socket {PQsocket(conn_), POLLIN, 0};
+	if (poll(&socket, 1, 0) > 0) {
+		copy_answered_ = Clock::now();
+		if (PQconsumeInput(conn_) == 0)
+			Lost();
+	} else if (notices_.size() != notices_before) {
+		copy_answered_.reset();
+	} else if (copy_answered_ && Clock::now() - *copy_answered_ > kQuiet) {
+		OfferCopyEnd();
+		(void) ReceiveCopyEnd();
+		busy_ = true;
+		throw ConnectionLost("the connection stalled while the server was sending a message");
+	}
+}
+
+bool Connection::OfferCopyData(const char *data, std::size_t size)
+{
+	busy_ = true;
+	const std::size_t notices_before = notices_.size();
+	// Takes in what has arrived of notices, too.
+	if (PQputCopyData(conn_, data, static_cast<int>(size)) != 1)
+		Lost();
+	WatchCopy(notices_before);
+	const int state = PQflush(conn_);
+	if (state < 0)
+		Lost();
+	return state == 0;
+}
+
+void Connection::SendOffered()
+{
+	busy_ = true;
+	Flush();
+}
+
+void Connection::OfferCopyEnd()
+{
+	busy_ = true;
+	Flush();
+	if (PQputCopyEnd(conn_, nullptr) != 1)
+		Lost();
+	Flush();
+}
+
+Result Connection::ReceiveCopyEnd()
+{
+	busy_ = true;
+	Result answer;
+	std::optional<Error> error;
+	for (;;) {
+		AwaitInput();
+		Result result(PQgetResult(conn_));
+		if (PQstatus(conn_) != CONNECTION_OK)
+			Lost();
+		if (!result)
+			break;
+		if (PQresultStatus(result.get()) == PGRES_FATAL_ERROR) {
+			if (!error)
+				error = Error::FromResult(result.get());
+		} else {
+			answer = std::move(result);
+		}
+	}
+	busy_ = false;
+	copy_answered_.reset();
+	if (error)
+		throw *error;
+	return answer;
 }
 
 }  // namespace homing::remote

@@ -58,7 +58,8 @@ bool FindHomed(Oid relid, HomedRelation *found)
 		          table->keyspace,
 		          OwnsAllHomes(catalog->map, table->keyspace),
 		          IsOnlyRegion(catalog->map),
-		          !catalog->fenced.empty() || !table->active};
+		          !catalog->fenced.empty(),
+		          table->active};
 		return true;
 	});
 }

@@ -18,7 +18,8 @@ struct HomedRelation {
 	core::KeyspaceId keyspace;
 	bool all_here;           // this region owns every home of the keyspace
 	bool only_region;        // no other region has the table
-	bool refused;            // fenced or not ready yet: Decide says why
+	bool fenced;             // this region may not serve
+	bool ready;              // every region has it
 };
 
 // Whether this database has any homed table. Cheap.

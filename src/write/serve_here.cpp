@@ -10,9 +10,24 @@ extern "C" {
 
 namespace homing::write {
 
+bool FindReady(Oid relid, HomedRelation *found)
+{
+	if (!FindHomed(relid, found))
+		return false;
+	if (found->ready)
+		return true;
+	WrittenTarget target{};
+	target.relid = relid;
+	target.homed = found->homed;
+	target.known = true;
+	const WrittenKeys keys{&target, 1};
+	(void) pg::PgEntry([&] { return Decide(keys, true); });
+	return FindHomed(relid, found);
+}
+
 void ServeWholeTable(const HomedRelation *table, const char *what, const char *detail, MemoryContext context)
 {
-	if (!table->all_here && !table->refused)
+	if (!table->all_here && !table->fenced)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 		                errmsg("cannot %s homed table \"%s\" whose rows live in several regions", what,
 		                       get_rel_name(table->relid)),

@@ -17,15 +17,18 @@ namespace homing::write {
 void RegisterTransaction();
 
 // Runs a write at another region as all that our transaction does: committed on return, one round trip.
-// When its answer was lost but it has committed, the result is empty and `rows` set.
-// Throws the remote error, CannotConnect, NotCommitted, OutcomeUnknown.
-remote::Result ForwardAlone(core::RegionId region, const RemoteStatement &statement, std::uint64_t *rows);
+// Throws the remote error, CannotConnect, OutcomeUnknown.
+remote::Result ForwardAlone(core::RegionId region, const RemoteStatement &statement);
 
 // Sends a write into the remote transaction that follows ours, without waiting for its answer, so that
 // several regions work at the same time. Throws CannotConnect, ConnectionLost.
 void Post(core::RegionId region, const RemoteStatement &statement);
 // The answer to the last Post there. Throws the remote error, ConnectionLost.
 remote::Result Await(core::RegionId region);
+
+// Begins COPY … FROM STDIN in the remote transaction that follows ours. The session lives until our transaction
+// ends. Throws the remote error, CannotConnect, ConnectionLost.
+RegionSession &BeginCopy(core::RegionId region, const std::string &sql);
 
 // Raises 0A000 when a write here would be the second writer of the transaction. A plain server call.
 void CheckMayWriteHere();

@@ -50,7 +50,7 @@ void PrepareTruncate(const TruncateStmt *truncate, MemoryContext context)
 	ListCell *cell;
 	foreach (cell, relids) {
 		HomedRelation table;
-		if (FindHomed(lfirst_oid(cell), &table))
+		if (FindReady(lfirst_oid(cell), &table))
 			ServeWholeTable(&table, "TRUNCATE", "It would leave the rows of other regions' homes.", context);
 	}
 }

@@ -37,18 +37,40 @@ pg_noinline void Run(void *argument)
 	     utility->environment, utility->dest, utility->completion);
 }
 
-// Runs core's part between the approval of its writes and their withdrawal.
-void RunApproved(Utility *utility, MemoryContext approvals)
+struct ApprovedRun {
+	Utility *utility;
+	MemoryContext approvals;
+};
+
+// COPY and TRUNCATE: core's part runs while its writes are approved.
+void RunWrite(void *argument)
 {
-	PG_TRY();
-	{
-		Run(utility);
+	const auto *run = static_cast<const ApprovedRun *>(argument);
+	const Utility *utility = run->utility;
+	Node *node = utility->statement->utilityStmt;
+	if (IsA(node, TruncateStmt)) {
+		PrepareTruncate(castNode(TruncateStmt, node), run->approvals);
+	} else {
+		ParseState *pstate = make_parsestate(nullptr);
+		pstate->p_sourcetext = utility->query_string;
+		pstate->p_queryEnv = utility->environment;
+		uint64 rows = 0;
+		if (ExecuteCopy(pstate, castNode(CopyStmt, node), run->approvals, &rows)) {
+			if (utility->completion != nullptr)
+				SetQueryCompletion(utility->completion, CMDTAG_COPY, rows);
+			return;
+		}
 	}
-	PG_FINALLY();
-	{
-		MemoryContextDelete(approvals);
-	}
-	PG_END_TRY();
+	Run(run->utility);
+}
+
+void ExecuteWrite(Utility *utility)
+{
+	ApprovedRun run{utility, AllocSetContextCreate(CurrentMemoryContext, "homing approvals", ALLOCSET_SMALL_SIZES)};
+	ErrorData *error = pg::CallGuarded(RunWrite, &run);
+	MemoryContextDelete(run.approvals);
+	if (error != nullptr)
+		ReThrowError(error);
 }
 
 void ExecuteUtility(PlannedStmt *statement, const char *query_string, bool read_only_tree,
@@ -62,13 +84,7 @@ void ExecuteUtility(PlannedStmt *statement, const char *query_string, bool read_
 	if ((!writes && !IsDdl(node)) || !AnyHomedTable()) {
 		Run(&utility);
 	} else if (writes) {
-		MemoryContext approvals =
-			AllocSetContextCreate(CurrentMemoryContext, "homing approvals", ALLOCSET_SMALL_SIZES);
-		if (IsA(node, CopyStmt))
-			PrepareCopy(castNode(CopyStmt, node), approvals);
-		else
-			PrepareTruncate(castNode(TruncateStmt, node), approvals);
-		RunApproved(&utility, approvals);
+		ExecuteWrite(&utility);
 	} else {
 		ExecuteDdl(node, Run, &utility);
 	}
