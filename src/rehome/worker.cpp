@@ -221,7 +221,7 @@ void Worker::Connect(Peer &peer)
 		return;
 	peer.connection.reset();
 	peer.connection = pg::Connect(options, waiter_);
-	peer.connection->Execute("SET search_path = pg_catalog, pg_temp");
+	peer.connection->Execute("SELECT set_config('search_path', 'pg_catalog, pg_temp', false), set_config('jit', 'off', false)");
 	peer.options = std::move(options);
 }
 
@@ -427,6 +427,7 @@ void SettleIn()
 		{"statement_timeout", "0"},
 		{"lock_timeout", "0"},
 		{"row_security", "off"},
+		{"jit", "off"},
 		{"session_replication_role", "origin"},
 		// A map must be taken although a region whose confirmation is asked for is gone.
 		{"synchronous_commit", "local"},
