@@ -1,4 +1,5 @@
 // The table of contents: everything that hooks into the server is registered here.
+#include "rehome/handover.hpp"
 #include "rehome/launcher.hpp"
 #include "rehome/peer.hpp"
 
@@ -7,6 +8,7 @@
 #include "write/transaction.hpp"
 #include "write/utility.hpp"
 
+#include "pg/apply_progress.hpp"
 #include "pg/catalog.hpp"
 #include "pg/settings.hpp"
 
@@ -23,6 +25,8 @@ void _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	homing::pg::RegisterCatalog();
+	homing::pg::RegisterApplyProgress();
+	homing::rehome::RegisterHandover();
 	homing::rehome::RegisterPeers();
 	homing::rehome::RegisterLauncher();
 	homing::write::RegisterModifyNode();

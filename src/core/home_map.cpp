@@ -60,6 +60,14 @@ std::optional<RegionId> HomeMap::Owner(KeyspaceId keyspace, HomeId home) const
 	return found->second[static_cast<std::size_t>(home.value)];
 }
 
+Handover HomeMap::LastHandover(KeyspaceId keyspace, HomeId home) const
+{
+	const Keyspace *known = FindKeyspace(keyspace);
+	if (known == nullptr || home.value < 0 || static_cast<std::size_t>(home.value) >= known->handovers.size())
+		return {};
+	return known->handovers[static_cast<std::size_t>(home.value)];
+}
+
 std::vector<RegionId> HomeMap::HeirsOf(KeyspaceId keyspace, HomeId home) const
 {
 	std::vector<RegionId> heirs;

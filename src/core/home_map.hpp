@@ -24,10 +24,19 @@ struct Region {
 	std::vector<RegionId> spread;  // the regions that survived the loss, ascending; set once, when lost
 };
 
+// The newest change of a home's owner in the ownership log; version 0: it never changed hands.
+struct Handover {
+	std::int64_t version = 0;
+	RegionId from;
+	RegionId to;
+	bool accepted = true;  // false: released by `from`; nobody serves it until its owner has accepted it
+};
+
 struct Keyspace {
 	KeyspaceId id;
-	std::vector<RegionId> recorded_owners;  // one per home, by HomeId
+	std::vector<RegionId> recorded_owners;  // one per home, by HomeId: the last one that was given it
 	bool has_assignments = false;           // false: no explicit key → home row exists
+	std::vector<Handover> handovers;        // one per home, by HomeId; empty: no home ever changed hands
 };
 
 class HomeMap {
@@ -48,6 +57,9 @@ public:
 	// The region that owns the home now. Nothing when the keyspace or home is unknown, or when every
 	// heir of a lost owner is lost too. O(1): resolved when the map is built.
 	std::optional<RegionId> Owner(KeyspaceId keyspace, HomeId home) const;
+
+	// The newest change of the home's owner. Version 0 when it, or the home, is unknown.
+	Handover LastHandover(KeyspaceId keyspace, HomeId home) const;
 
 	// Who would own the home if its owner were lost now, then if that one were lost too, and so on.
 	std::vector<RegionId> HeirsOf(KeyspaceId keyspace, HomeId home) const;

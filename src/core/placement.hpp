@@ -18,4 +18,15 @@ std::vector<RegionId> SpreadEvenly(std::int32_t homes, const std::vector<RegionI
 std::optional<HomeId> HomeOwnedBy(const HomeMap &map, KeyspaceId keyspace, RegionId region,
                                   std::uint64_t key_hash);
 
+struct Weight {
+	RegionId region;
+	double weight = 0;
+};
+
+// New owners of the homes, so that every region's share is nearest to its weight: whole homes by the largest
+// remainder. Among equal remainders a region that has more of the homes keeps one, so that no plan moves more
+// homes than it must. A region without a weight gets none.
+// Requires: owners not empty, weights not negative, of different regions, and one of them above 0.
+std::vector<RegionId> Repartition(const std::vector<RegionId> &owners, const std::vector<Weight> &weights);
+
 }  // namespace homing::core

@@ -28,8 +28,13 @@ Route RouteStatement(const HomeMap &map, KeyspaceId keyspace, const std::vector<
 			return Refuse(Refusal::kSeveralHomes);
 		owner = of_home;
 	}
-	if (*owner == map.here())
+	if (*owner == map.here()) {
+		for (HomeId home : homes) {
+			if (!map.LastHandover(keyspace, home).accepted)
+				return Refuse(Refusal::kInTransit, *owner);
+		}
 		return {Route::Kind::kServe, *owner};
+	}
 	if (forwarded)
 		return Refuse(Refusal::kNotHome, *owner);
 	return {Route::Kind::kForward, *owner};

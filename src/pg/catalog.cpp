@@ -1,4 +1,5 @@
 #include "core/key_hash.hpp"
+#include "core/ownership.hpp"
 #include "pg/catalog.hpp"
 
 #include <memory>
@@ -27,6 +28,7 @@ extern "C" {
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -149,7 +151,7 @@ struct RawTable {
 
 struct RawCatalog {
 	bool present = false;
-	RawTable local_region, cluster_map, member, keyspace, homed_table, activation;
+	RawTable local_region, cluster_map, member, keyspace, homed_table, activation, ownership;
 	Oid assignment = InvalidOid;
 	bool any_assignment = false;
 };
@@ -214,7 +216,7 @@ void ReadRaw(RawCatalog *raw)
 		return;
 
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ReadTable("local_region", {"region_id", "fenced"}, snapshot, &raw->local_region);
+	ReadTable("local_region", {"region_id", "fenced", "cluster_id"}, snapshot, &raw->local_region);
 	raw->present = raw->local_region.count > 0;
 	if (raw->present) {
 		ReadTable("cluster_map", {"epoch"}, snapshot, &raw->cluster_map);
@@ -224,6 +226,8 @@ void ReadRaw(RawCatalog *raw)
 		ReadTable("homed_table", {"table_id", "relid", "keyspace_id", "key_attnum", "closing"}, snapshot,
 		          &raw->homed_table);
 		ReadTable("activation", {"table_id"}, snapshot, &raw->activation);
+		ReadTable("ownership", {"keyspace_id", "home", "version", "from_region", "to_region", "kind"}, snapshot,
+		          &raw->ownership);
 		raw->assignment = HomingRelation("assignment");
 		raw->any_assignment = AnyRow(raw->assignment, snapshot);
 	}
@@ -263,6 +267,21 @@ core::RegionStatus Status(const std::string &name)
 	return core::RegionStatus::kJoining;
 }
 
+void ApplyOwnership(const RawTable &rows, std::vector<core::Keyspace> *keyspaces)
+{
+	for (core::Keyspace &keyspace : *keyspaces) {
+		std::vector<core::OwnershipEntry> entries;
+		for (int i = 0; i < rows.count; ++i) {
+			const RawRow &row = rows.rows[i];
+			if (DatumGetInt32(row.values[0]) == keyspace.id.value)
+				entries.push_back({core::HomeId(DatumGetInt32(row.values[1])), DatumGetInt64(row.values[2]),
+				                   core::RegionId(DatumGetInt16(row.values[3])),
+				                   core::RegionId(DatumGetInt16(row.values[4])), Text(row.values[5]) == "accept"});
+		}
+		core::ApplyOwnershipLog(entries, &keyspace);
+	}
+}
+
 std::unique_ptr<Catalog> Build(const RawCatalog &raw)
 {
 	if (!raw.present)
@@ -281,6 +300,7 @@ std::unique_ptr<Catalog> Build(const RawCatalog &raw)
 		keyspaces.push_back({core::KeyspaceId(DatumGetInt32(row.values[0])), Regions(row.values[1]),
 		                     raw.any_assignment});
 	}
+	ApplyOwnership(raw.ownership, &keyspaces);
 	const auto &here = raw.local_region.rows[0];
 	const core::Epoch epoch(
 		raw.cluster_map.count > 0 ? DatumGetInt64(raw.cluster_map.rows[0].values[0]) : 0);
@@ -288,6 +308,7 @@ std::unique_ptr<Catalog> Build(const RawCatalog &raw)
 	auto catalog = std::unique_ptr<Catalog>(
 		new Catalog{core::HomeMap(epoch, core::RegionId(DatumGetInt16(here.values[0])),
 	                              std::move(regions), std::move(keyspaces)),
+	                PgCall([&] { return DatumGetCString(DirectFunctionCall1(uuid_out, here.values[2])); }),
 	                here.nulls[1] ? std::string() : Text(here.values[1]),
 	                {}});
 	if (catalog->fenced.empty() && catalog->map.HereIsLost())
@@ -317,7 +338,7 @@ void Watch(const RawCatalog &raw)
 {
 	watched_relations->clear();
 	for (const RawTable *table : {&raw.local_region, &raw.cluster_map, &raw.member, &raw.keyspace,
-	                              &raw.homed_table, &raw.activation}) {
+	                              &raw.homed_table, &raw.activation, &raw.ownership}) {
 		if (OidIsValid(table->relid))
 			watched_relations->push_back(table->relid);
 	}
@@ -479,6 +500,56 @@ core::HomeId HomeOfKey(const core::Keyspace &keyspace, const uint8 *key, Size si
 	}
 	return core::HomeOfHash(core::HashKey(key, size),
 	                        static_cast<int32>(keyspace.recorded_owners.size()));
+}
+
+namespace {
+
+// The acceptance of that version of the home is in the snapshot.
+bool SeesAcceptance(core::KeyspaceId keyspace, core::HomeId home, int64 version, Snapshot snapshot)
+{
+	Relation relation = table_open(HomingRelation("ownership"), AccessShareLock);
+	Relation index = index_open(HomingRelation("ownership_pkey"), AccessShareLock);
+	ScanKeyData keys[3];
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(keyspace.value));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(home.value));
+	ScanKeyInit(&keys[2], 3, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(version));
+	IndexScanDesc scan = index_beginscan(relation, index, snapshot, 3, 0);
+	index_rescan(scan, keys, 3, nullptr, 0);
+	TupleTableSlot *slot = table_slot_create(relation, nullptr);
+	const AttrNumber kind = get_attnum(RelationGetRelid(relation), "kind");
+	bool found = false;
+	while (!found && index_getnext_slot(scan, ForwardScanDirection, slot)) {
+		bool isnull;
+		found = strcmp(TextDatumGetCString(slot_getattr(slot, kind, &isnull)), "accept") == 0;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	index_endscan(scan);
+	index_close(index, AccessShareLock);
+	table_close(relation, AccessShareLock);
+	return found;
+}
+
+int64 EpochIn(Snapshot snapshot)
+{
+	RawTable table;
+	ReadTable("cluster_map", {"epoch"}, snapshot, &table);
+	return table.count > 0 ? DatumGetInt64(table.rows[0].values[0]) : 0;
+}
+
+}  // namespace
+
+bool SnapshotHasHome(const Catalog &catalog, core::KeyspaceId keyspace, core::HomeId home)
+{
+	const core::Handover handover = catalog.map.LastHandover(keyspace, home);
+	const core::RegionId recorded =
+		catalog.map.FindKeyspace(keyspace)->recorded_owners[static_cast<std::size_t>(home.value)];
+	return PgCall([&] {
+		Snapshot snapshot = GetTransactionSnapshot();
+		if (handover.version > 0 && !SeesAcceptance(keyspace, home, handover.version, snapshot))
+			return false;
+		// Taken over from a lost region: by an epoch that the snapshot must know.
+		return recorded == catalog.map.here() || EpochIn(snapshot) == catalog.map.epoch().value;
+	});
 }
 
 Oid RegionServer(const char *region_name)

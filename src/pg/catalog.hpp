@@ -30,6 +30,7 @@ struct HomedTable {
 
 struct Catalog {
 	core::HomeMap map;
+	std::string cluster;  // its id
 	std::string fenced;  // why this region must not serve; empty: it may
 	std::unordered_map<Oid, HomedTable> tables;
 
@@ -72,6 +73,10 @@ uint64 AssignmentGeneration();
 // The home of a key: its newest assignment, else its hash. Reads with a fresh snapshot.
 // Requires: the keyspace is in the catalog. Throws ServerError.
 core::HomeId HomeOfKey(const core::Keyspace &keyspace, const uint8 *key, Size size);
+
+// Whether a transaction whose snapshot is kept to its end (REPEATABLE READ and higher) has a snapshot that
+// contains what earlier owners wrote to the home, which this region serves now. Throws ServerError.
+bool SnapshotHasHome(const Catalog &catalog, core::KeyspaceId keyspace, core::HomeId home);
 
 // The server that stands for a region; raises when it was dropped. A plain server call.
 Oid RegionServer(const char *region_name);

@@ -12,11 +12,11 @@ namespace {
 constexpr uint16 kHomeClass = 200;
 constexpr uint32 kWholeKeyspace = 0xffffffff;
 
-void Lock(core::KeyspaceId keyspace, uint32 home, LOCKMODE mode)
+bool Lock(core::KeyspaceId keyspace, uint32 home, LOCKMODE mode, bool wait = true)
 {
 	LOCKTAG tag;
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, static_cast<uint32>(keyspace.value), home, kHomeClass);
-	(void) LockAcquire(&tag, mode, false, false);
+	return LockAcquire(&tag, mode, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
 }
 
 }  // namespace
@@ -35,6 +35,12 @@ void LockHomeForMove(core::KeyspaceId keyspace, core::HomeId home)
 {
 	Lock(keyspace, kWholeKeyspace, RowExclusiveLock);
 	Lock(keyspace, static_cast<uint32>(home.value), ExclusiveLock);
+}
+
+bool TryLockHomeForMove(core::KeyspaceId keyspace, core::HomeId home)
+{
+	return Lock(keyspace, kWholeKeyspace, RowExclusiveLock, false) &&
+		   Lock(keyspace, static_cast<uint32>(home.value), ExclusiveLock, false);
 }
 
 }  // namespace homing::pg

@@ -20,5 +20,7 @@ void LockHomeForWrite(core::KeyspaceId keyspace, core::HomeId home);
 void LockKeyspaceForWrite(core::KeyspaceId keyspace);
 // For a change of the home's owner, or of a key's assignment from or to it. Waits for its writers.
 void LockHomeForMove(core::KeyspaceId keyspace, core::HomeId home);
+// The same without waiting. False: somebody writes the home, or the whole keyspace.
+bool TryLockHomeForMove(core::KeyspaceId keyspace, core::HomeId home);
 
 }  // namespace homing::pg

@@ -26,6 +26,11 @@ void DefineSettings()
 		"forwards again.",
 		&settings.forwarded_from, "", PGC_USERSET,
 		GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL | GUC_NO_RESET_ALL, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable("homing.handover_timeout",
+	                        "Time that a write waits for a home that is being handed over, and a hand-over for the "
+	                        "writers of a home.",
+	                        nullptr, &settings.handover_timeout_ms, 10000, 100, 3600000, PGC_USERSET, GUC_UNIT_MS,
+	                        nullptr, nullptr, nullptr);
 	DefineCustomBoolVariable("homing.local_ddl",
 	                         "Allows DDL on a homed table to run in this region only.",
 	                         "Every other region must run the same DDL, or replication to it stops.",

@@ -7,6 +7,7 @@ struct Settings {
 	int connect_timeout_ms;
 	char *forward_settings;  // comma-separated names of settings that travel with a forwarded statement
 	char *forwarded_from;  // name of the region this session executes statements for; empty: a client's own
+	int handover_timeout_ms;
 	bool local_ddl;
 	bool own_ddl;  // the extension itself is changing a homed table
 	int probe_interval_ms;

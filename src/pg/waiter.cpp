@@ -31,6 +31,8 @@ bool LatchWaiter::Wait(int socket, bool for_read, bool for_write, std::chrono::m
 			}
 			return result;
 		});
+		if ((happened & WL_LATCH_SET) != 0)
+			OnLatch();
 		if ((happened & (WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE)) != 0)
 			return true;
 		if ((happened & WL_TIMEOUT) != 0)

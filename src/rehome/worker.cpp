@@ -5,8 +5,9 @@
 // calls lost are asked as well, less often, and told our map when theirs is older: a lost region that
 // still runs then fences itself, whichever side can reach the other.
 //
-// Its transactions write local tables only, so they never add to a region's stream. It holds neither a
-// lock nor a snapshot while it waits for the network, and it leaves when somebody locks its database.
+// It accepts the homes that are handed over to this region, at once: also while it waits for a peer. All else
+// that it writes is local and adds nothing to the region's stream. It holds neither a lock nor a snapshot
+// while it waits for the network, and it leaves when somebody locks its database.
 #include "rehome/worker.hpp"
 
 #include "core/map_exchange.hpp"
@@ -81,10 +82,25 @@ void InTransaction(const Body &body)
 
 // --- the worker -------------------------------------------------------------------------------------
 
+class Worker;
+
+// On its latch, on which others wake us for urgent duties.
+class WorkerLatch : public pg::LatchWaiter {
+public:
+	explicit WorkerLatch(Worker &worker) : worker_(worker) {}
+
+protected:
+	void OnLatch() override;
+
+private:
+	Worker &worker_;
+};
+
 // Waits no longer than the deadline in all, whatever it is asked for, and looks about for a
 // DROP DATABASE meanwhile.
 class BoundedWaiter : public remote::Waiter {
 public:
+	explicit BoundedWaiter(Worker &worker) : latch_(worker) {}
 	void AllowUntil(Clock::time_point deadline) { deadline_ = deadline; }
 
 	bool Wait(int socket, bool for_read, bool for_write, milliseconds timeout) override
@@ -105,7 +121,7 @@ public:
 	}
 
 private:
-	pg::LatchWaiter latch_;
+	WorkerLatch latch_;
 	Clock::time_point deadline_ = Clock::time_point::max();
 };
 
@@ -129,6 +145,8 @@ class Worker {
 public:
 	// Returns when the database is no region any more.
 	void Run();
+	// What cannot wait for the next round. Called while no transaction is open.
+	void DoUrgentDuties();
 
 private:
 	void ReadOwnState();
@@ -138,6 +156,7 @@ private:
 	void Sleep();
 
 	// --- duties
+	void AcceptHomes();
 	void ExchangeMaps();
 	void RemoveLostStreams();
 
@@ -148,7 +167,7 @@ private:
 	void TellLost(core::RegionId id, Peer &peer, const Answer &answer);
 
 	std::map<core::RegionId, Peer> peers_;
-	BoundedWaiter waiter_;
+	BoundedWaiter waiter_{*this};
 	bool region_ = true;  // until we know better
 	std::string cluster_;
 	core::RegionId here_;
@@ -160,6 +179,11 @@ private:
 	Clock::time_point clean_up_due_ = Clock::time_point::min();
 	std::map<std::string, std::string> troubles_;  // by duty: the failure logged last
 };
+
+void WorkerLatch::OnLatch()
+{
+	worker_.DoUrgentDuties();
+}
 
 milliseconds Interval()
 {
@@ -355,6 +379,21 @@ void Worker::ExchangeMaps()
 	}
 }
 
+// Those that have been released to this region, or to a lost one whose heir it is.
+void Worker::AcceptHomes()
+{
+	if (fenced_)
+		return;
+	MemoryContext context = CurrentMemoryContext;
+	InTransaction([&] { pg::PgCall([&] { Call("SELECT homing._accept_homes()", {}, context); }); });
+}
+
+void Worker::DoUrgentDuties()
+{
+	if (TakeHandedOver())
+		Do("accept homes that were handed over", &Worker::AcceptHomes);
+}
+
 void Worker::RemoveLostStreams()
 {
 	if (!lost_streams_ || Clock::now() < clean_up_due_)
@@ -396,6 +435,7 @@ void Worker::Sleep()
 			return;
 		const long timeout = static_cast<long>(std::min(left, kSlice).count());
 		pg::PgCall([&] { Nap(timeout); });
+		DoUrgentDuties();
 	}
 }
 
@@ -410,6 +450,7 @@ void Worker::Run()
 		Do("read the cluster map", &Worker::ReadOwnState);
 		if (!region_)
 			return;
+		Do("accept homes that were handed over", &Worker::AcceptHomes);
 		Do("exchange cluster maps", &Worker::ExchangeMaps);
 		Do("remove what lost regions left", &Worker::RemoveLostStreams);
 		Sleep();
@@ -427,6 +468,7 @@ void SettleIn()
 		{"statement_timeout", "0"},
 		{"lock_timeout", "0"},
 		{"row_security", "off"},
+		// The tables are small, but their statistics may say otherwise, and writers may be waiting.
 		{"jit", "off"},
 		{"session_replication_role", "origin"},
 		// A map must be taken although a region whose confirmation is asked for is gone.

@@ -22,6 +22,8 @@ struct Entry {
 	int pid;       // 0: nobody serves it
 	bool region;   // a worker found a region there
 	bool wanted;
+	bool handed_over;  // a home was handed over since the worker looked last
+	Latch *latch;      // of the worker; set while pid is
 	int peer_count;
 	PeerSeen peers[kMaxPeers];
 };
@@ -136,6 +138,7 @@ bool ClaimDatabase(Oid database)
 	const bool claimed = entry != nullptr && entry->pid == 0;
 	if (claimed) {
 		entry->pid = MyProcPid;
+		entry->latch = MyLatch;
 		entry->wanted = false;
 		mine = entry;
 	}
@@ -161,12 +164,22 @@ void ReleaseDatabase(bool forget)
 		return;
 	LWLockAcquire(table->lock, LW_EXCLUSIVE);
 	mine->pid = 0;
+	mine->latch = nullptr;
 	// `wanted` was set again while we were leaving: the database became a region after we looked.
 	if ((forget || !mine->region) && !mine->wanted)
 		mine->database = InvalidOid;
 	mine = nullptr;
 	WakeLauncher();
 	LWLockRelease(table->lock);
+}
+
+bool TakeHandedOver()
+{
+	LWLockAcquire(table->lock, LW_EXCLUSIVE);
+	const bool handed_over = mine->handed_over;
+	mine->handed_over = false;
+	LWLockRelease(table->lock);
+	return handed_over;
 }
 
 void RecordPeer(const PeerSeen &seen)
@@ -203,6 +216,18 @@ void WantWorker(Oid database) noexcept
 	if (entry != nullptr)
 		entry->wanted = true;
 	WakeLauncher();
+	LWLockRelease(table->lock);
+}
+
+void TellHandedOver(Oid database) noexcept
+{
+	LWLockAcquire(table->lock, LW_EXCLUSIVE);
+	Entry *entry = Find(database);
+	if (entry != nullptr) {
+		entry->handed_over = true;
+		if (entry->latch != nullptr)
+			SetLatch(entry->latch);
+	}
 	LWLockRelease(table->lock);
 }
 

@@ -35,6 +35,8 @@ void ConfirmRegion();
 // With `forget`, the database holds no region (any more).
 void ReleaseDatabase(bool forget);
 void RecordPeer(const PeerSeen &seen);
+// Whether TellHandedOver was called since this was asked last.
+bool TakeHandedOver();
 
 // --- others -----------------------------------------------------------------------------------------
 
@@ -43,6 +45,9 @@ int ReadPeers(Oid database, PeerSeen peers[kMaxPeers]);
 
 // The database has become a region: wakes the launcher. Never fails: it runs after the commit record.
 void WantWorker(Oid database) noexcept;
+
+// A home of the database changed hands: wakes its worker. Never fails: it runs after the commit record.
+void TellHandedOver(Oid database) noexcept;
 
 enum class Served { kNo, kWanted, kRegion, kYes };
 // kWanted: start a worker at once (told only once). kRegion: its worker ended, start another one.

@@ -13,6 +13,7 @@
 #include "pg/settings.hpp"
 
 extern "C" {
+#include "access/xact.h"
 #include "utils/lsyscache.h"
 }
 
@@ -63,6 +64,7 @@ std::string TableName(Oid relid)
 	case core::Refusal::kUnknownKeyspace:
 		throw remote::Error("40001", "homed table " + table + " changed while the statement was running");
 	case core::Refusal::kSeveralHomes:
+	case core::Refusal::kInTransit:
 	case core::Refusal::kNone:
 		break;
 	}
@@ -191,6 +193,7 @@ private:
 // Thrown by a look that may turn out differently in a moment.
 struct NotYet {
 	remote::Error error;  // raised if it does not
+	long patience;        // how long to look again, in ms
 };
 
 void CheckReady(const WrittenTarget &target, const pg::HomedTable &table)
@@ -204,7 +207,32 @@ void CheckReady(const WrittenTarget &target, const pg::HomedTable &table)
 	}
 	remote::Error error("55000", "homed table " + Quoted(TableName(target.relid)) + " is not ready yet");
 	error.hint = "Not every region has it. Try again, or call homing.home_table again if that failed.";
-	throw NotYet{error};
+	throw NotYet{error, kSettlingTime};
+}
+
+// A home that was handed over to this region waits for the last writes of its old owner.
+void CheckArrived(const pg::Catalog &catalog, const pg::HomedTable &table, core::HomeId home)
+{
+	if (catalog.map.LastHandover(table.keyspace, home).accepted)
+		return;
+	remote::Error error("40001", "a home is being handed over to this region and has not arrived in time");
+	error.hint = "Try again. homing.moves shows the hand-over, homing.handover_timeout says how long a write waits.";
+	throw NotYet{error, pg::settings.handover_timeout_ms};
+}
+
+// Raises when the transaction's snapshot is older than what an earlier owner of a home wrote to it.
+void CheckSnapshot(const pg::Catalog &catalog, const WrittenTarget &target, const pg::HomedTable &table, const Homes &homes)
+{
+	if (!pg::PgCall([] { return IsolationUsesXactSnapshot(); }))
+		return;
+	for (core::HomeId home : homes) {
+		if (pg::SnapshotHasHome(catalog, table.keyspace, home))
+			continue;
+		remote::Error error("40001", "could not serialize access: the home of rows of " +
+		                                 Quoted(TableName(target.relid)) + " came to this region after the snapshot");
+		error.hint = "Run the transaction again.";
+		throw error;
+	}
 }
 
 // One look at the catalog.
@@ -252,12 +280,12 @@ private:
 		if (route.refusal == core::Refusal::kSeveralHomes ||
 		    (target.sharing == Sharing::kSelect && route.kind == core::Route::Kind::kForward))
 			return Share(target, table, homes, of_keys, forwarded);
-		if (route.kind == core::Route::Kind::kRefuse)
+		if (route.kind == core::Route::Kind::kRefuse && route.refusal != core::Refusal::kInTransit)
 			Refuse(*catalog_, target, route);
 		if (region_ && *region_ != route.region)
 			Refuse(*catalog_, target, {core::Route::Kind::kRefuse, {}, core::Refusal::kSeveralHomes});
 		region_ = route.region;
-		return route.kind != core::Route::Kind::kServe || Hold(table, homes);
+		return route.kind == core::Route::Kind::kForward || Hold(target, table, homes);
 	}
 
 	bool Share(const WrittenTarget &target, const pg::HomedTable &table, const Homes &homes,
@@ -271,18 +299,24 @@ private:
 			Refuse(*catalog_, target, {core::Route::Kind::kRefuse, {}, core::Refusal::kSeveralHomes});
 		Sharer sharer(*catalog_, target, table);
 		sharer.Share(homes, of_keys);
-		if (!Hold(table, sharer.HomesHere()))
+		if (!Hold(target, table, sharer.HomesHere()))
 			return false;
 		sharer.Store(&decision_);
 		return true;
 	}
 
-	bool Hold(const pg::HomedTable &table, const Homes &homes)
+	// Keeps what this region serves from being moved away. False: the catalog changed meanwhile.
+	bool Hold(const WrittenTarget &target, const pg::HomedTable &table, const Homes &homes)
 	{
 		if (!lock_)
 			return true;
+		for (core::HomeId home : homes)
+			CheckArrived(*catalog_, table, home);
 		LockHomes(table, homes);
-		return pg::CatalogIsCurrent() && pg::AssignmentGeneration() == assignments_;
+		if (!pg::CatalogIsCurrent() || pg::AssignmentGeneration() != assignments_)
+			return false;
+		CheckSnapshot(*catalog_, target, table, homes);
+		return true;
 	}
 
 	const WrittenKeys &keys_;
@@ -299,24 +333,25 @@ private:
 // move has passed in between (DESIGN §5.4). Locks of an outdated look are kept; they do no harm.
 Decision Decide(const WrittenKeys &keys, bool lock)
 {
-	const auto give_up = std::chrono::steady_clock::now() + std::chrono::milliseconds(kSettlingTime);
+	const auto start = std::chrono::steady_clock::now();
 	for (;;) {
 		pg::PgCall([] { CHECK_FOR_INTERRUPTS(); });
 		const pg::CatalogVersion seen = pg::CurrentVersion();
-		std::optional<remote::Error> not_yet;
+		std::optional<NotYet> not_yet;
 		try {
 			const std::optional<Decision> decision = Look(keys, lock).Decide();
 			if (decision)
 				return *decision;
 		} catch (const NotYet &thrown) {
-			not_yet = thrown.error;
+			not_yet = thrown;
 		}
 		if (!not_yet)
 			continue;
-		const auto left =
-			std::chrono::duration_cast<std::chrono::milliseconds>(give_up - std::chrono::steady_clock::now()).count();
-		if (!lock || left <= 0)
-			throw *not_yet;
+		const auto waited =
+			std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start).count();
+		if (!lock || waited >= not_yet->patience)
+			throw not_yet->error;
+		const long left = not_yet->patience - static_cast<long>(waited);
 		pg::PgCall([&] { return pg::AwaitChange(seen, left); });
 	}
 }

@@ -3,7 +3,8 @@
 --   local_region, cluster_map, member   this region, and the cluster map it knows. Local: they travel
 --                                       only as a map (lost.sql), never in a replication stream.
 --   keyspace, homed_table               equal at every region; written at all regions by home_table.
---   activation, assignment, milestone   replicated, INSERT-only: rows of different origins never touch.
+--   activation, assignment, milestone,  replicated, INSERT-only: rows of different origins never touch.
+--   ownership, dependency
 --   event                               local history.
 
 CREATE TABLE homing.local_region (
@@ -73,6 +74,31 @@ CREATE TABLE homing.milestone (
 COMMENT ON TABLE homing.milestone IS
 	'written by every region when a region joins: a position of each stream that all regions reach, also the one that copied what came before';
 
+CREATE TABLE homing.ownership (
+	keyspace_id int4 NOT NULL,
+	home int4 NOT NULL,
+	version int8 NOT NULL CHECK (version > 0),
+	kind text NOT NULL CHECK (kind IN ('release', 'accept')),
+	from_region int2 NOT NULL,  -- who wrote it
+	to_region int2 NOT NULL,    -- release: the new owner; accept: who wrote it
+	at timestamptz NOT NULL,
+	PRIMARY KEY (keyspace_id, home, version, kind, from_region)
+);
+COMMENT ON TABLE homing.ownership IS
+	'homes that were handed over: the newest release counts, over keyspace.recorded_owners; nobody serves the home between it and its acceptance';
+
+CREATE TABLE homing.dependency (
+	region_id int2 NOT NULL,   -- who wrote it
+	seq int8 NOT NULL,
+	origin int2 NOT NULL,
+	position pg_lsn NOT NULL,
+	PRIMARY KEY (region_id, seq, origin)
+);
+COMMENT ON TABLE homing.dependency IS
+	'what follows in the stream of region_id must not be applied before the stream of origin is applied up to position';
+
+CREATE SEQUENCE homing.dependency_seq;
+
 CREATE TABLE homing.event (
 	event_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	at timestamptz NOT NULL,
@@ -94,7 +120,7 @@ DO $$
 DECLARE
 	cached text;
 BEGIN
-	FOREACH cached IN ARRAY ARRAY['local_region', 'cluster_map', 'member', 'keyspace', 'homed_table', 'activation'] LOOP
+	FOREACH cached IN ARRAY ARRAY['local_region', 'cluster_map', 'member', 'keyspace', 'homed_table', 'activation', 'ownership'] LOOP
 		EXECUTE format('CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE ON homing.%I '
 			'FOR EACH ROW EXECUTE FUNCTION homing._changed()', cached);
 		EXECUTE format('ALTER TABLE homing.%I ENABLE ALWAYS TRIGGER changed', cached);
@@ -104,3 +130,10 @@ $$;
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE ON homing.assignment
 FOR EACH ROW EXECUTE FUNCTION homing._assignment_changed();
 ALTER TABLE homing.assignment ENABLE ALWAYS TRIGGER changed;
+
+-- The tables that are in the stream of every region, besides the homed ones.
+CREATE FUNCTION homing._replicated_tables() RETURNS regclass[]
+IMMUTABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT ARRAY['homing.activation', 'homing.assignment', 'homing.milestone', 'homing.ownership', 'homing.dependency']::regclass[]
+$$;

@@ -379,6 +379,6 @@ $$;
 CREATE FUNCTION homing._publication() RETURNS text
 IMMUTABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT 'CREATE PUBLICATION homing FOR TABLE homing.activation, homing.assignment, homing.milestone '
-		'WITH (publish_via_partition_root = true)'
+	SELECT format('CREATE PUBLICATION homing FOR TABLE %s WITH (publish_via_partition_root = true)', string_agg(r::text, ', '))
+	FROM unnest(homing._replicated_tables()) r
 $$;

@@ -141,7 +141,7 @@ BEGIN
 	EXECUTE format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION homing WITH (connect = false, slot_name = %L, '
 		'synchronous_commit = local, streaming = off, two_phase = false, disable_on_error = false)', stream, conninfo, stream);
 	FOR relation IN
-		SELECT r FROM unnest(ARRAY['homing.activation', 'homing.assignment', 'homing.milestone']::regclass[]) r
+		SELECT r FROM unnest(homing._replicated_tables()) r
 		UNION ALL
 		SELECT t.relid FROM homing.homed_table t
 	LOOP
@@ -444,7 +444,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	tables CONSTANT text := (SELECT string_agg(q[1], ', ') FROM homing._peer_query('step ' || (plan->>'donor'),
-		'SELECT r FROM unnest(ARRAY[''homing.activation'', ''homing.assignment'', ''homing.milestone'']::regclass[]) r
+		'SELECT r FROM unnest(homing._replicated_tables()) r
 		 UNION ALL SELECT relid::regclass FROM homing.homed_table') q);
 BEGIN
 	PERFORM homing._open_step('freeze', plan->'conninfos'->>(plan->>'donor'));
@@ -581,7 +581,7 @@ BEGIN
 
 	PERFORM homing._join_tables(plan);
 	PERFORM homing._join_register();
-	FOREACH relation IN ARRAY ARRAY['homing.activation', 'homing.assignment', 'homing.milestone']::regclass[] LOOP
+	FOREACH relation IN ARRAY homing._replicated_tables() LOOP
 		PERFORM homing._bring_rows('donor', relation);
 	END LOOP;
 	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP

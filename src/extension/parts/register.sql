@@ -287,10 +287,11 @@ BEGIN
 END
 $$;
 
--- Ids are never used again: rows of activation and assignment stay when a table is unhomed.
+-- Ids are never used again: rows of activation, assignment and ownership stay when a table is unhomed.
 CREATE FUNCTION homing._last_ids(OUT table_id bigint, OUT keyspace_id int4)
 STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT greatest((SELECT max(t.table_id) FROM homing.homed_table t), (SELECT max(x.table_id) FROM homing.activation x), 0),
-		greatest((SELECT max(k.keyspace_id) FROM homing.keyspace k), (SELECT max(a.keyspace_id) FROM homing.assignment a), 0)
+		greatest((SELECT max(k.keyspace_id) FROM homing.keyspace k), (SELECT max(a.keyspace_id) FROM homing.assignment a),
+			(SELECT max(o.keyspace_id) FROM homing.ownership o), 0)
 $$;

@@ -1,0 +1,123 @@
+#include "pg/apply_progress.hpp"
+
+extern "C" {
+#include "access/xact.h"
+#include "catalog/pg_subscription.h"
+#include "port/atomics.h"
+#include "replication/logicalworker.h"
+#include "replication/origin.h"
+#include "replication/worker_internal.h"
+#include "storage/condition_variable.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "storage/shmem.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+}
+
+namespace homing::pg {
+
+namespace {
+
+// Of all databases of the server: who waits looks again.
+struct Progress {
+	pg_atomic_uint64 applied;  // transactions
+	ConditionVariable moved;
+};
+
+Progress *progress = nullptr;
+shmem_request_hook_type next_shmem_request = nullptr;
+shmem_startup_hook_type next_shmem_startup = nullptr;
+
+void RequestShmem()
+{
+	if (next_shmem_request != nullptr)
+		next_shmem_request();
+	RequestAddinShmemSpace(MAXALIGN(sizeof(Progress)));
+}
+
+void StartShmem()
+{
+	if (next_shmem_startup != nullptr)
+		next_shmem_startup();
+	bool found;
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	progress = static_cast<Progress *>(ShmemInitStruct("pg_homing apply progress", sizeof(Progress), &found));
+	if (!found) {
+		pg_atomic_init_u64(&progress->applied, 0);
+		ConditionVariableInit(&progress->moved);
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+void OnTransactionEnd(XactEvent event, void *)
+{
+	if (event != XACT_EVENT_COMMIT || !IsLogicalWorker())
+		return;
+	pg_atomic_fetch_add_u64(&progress->applied, 1);
+	ConditionVariableBroadcast(&progress->moved);
+}
+
+// The transaction in which the subscription's apply worker is; invalid: it is in none that has written.
+TransactionId ApplyTransaction(Oid subscription)
+{
+	TransactionId xid = InvalidTransactionId;
+	LWLockAcquire(LogicalRepWorkerLock, LW_SHARED);
+	LogicalRepWorker *worker = logicalrep_worker_find(subscription, InvalidOid, true);
+	if (worker != nullptr && worker->proc != nullptr)
+		xid = worker->proc->xid;
+	LWLockRelease(LogicalRepWorkerLock);
+	return xid;
+}
+
+}  // namespace
+
+void RegisterApplyProgress()
+{
+	next_shmem_request = shmem_request_hook;
+	shmem_request_hook = RequestShmem;
+	next_shmem_startup = shmem_startup_hook;
+	shmem_startup_hook = StartShmem;
+	RegisterXactCallback(OnTransactionEnd, nullptr);
+}
+
+Oid SubscriptionOfThisDatabase(const char *name)
+{
+	return GetSysCacheOid2(SUBSCRIPTIONNAME, Anum_pg_subscription_oid, ObjectIdGetDatum(MyDatabaseId),
+	                       CStringGetDatum(name));
+}
+
+bool IsApplied(Oid subscription, XLogRecPtr position)
+{
+	char name[NAMEDATALEN];
+	pg_snprintf(name, sizeof(name), "pg_%u", subscription);
+	const RepOriginId origin = replorigin_by_name(name, true);
+	if (origin == InvalidRepOriginId || replorigin_get_progress(origin, false) < position)
+		return false;
+	const TransactionId xid = ApplyTransaction(subscription);
+	return !TransactionIdIsValid(xid) || !TransactionIdIsInProgress(xid);
+}
+
+uint64 AppliedCount()
+{
+	return pg_atomic_read_u64(&progress->applied);
+}
+
+void AwaitApply(uint64 since, long timeout_ms)
+{
+	const TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout_ms);
+	ConditionVariablePrepareToSleep(&progress->moved);
+	for (;;) {
+		const long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		if (AppliedCount() != since || left <= 0)
+			break;
+		(void) ConditionVariableTimedSleep(&progress->moved, left, PG_WAIT_EXTENSION);
+	}
+	ConditionVariableCancelSleep();
+}
+
+}  // namespace homing::pg
