@@ -13,16 +13,19 @@
 
 extern "C" {
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_subscription.h"
 #include "catalog/pg_subscription_rel.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
+#include "replication/message.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/pg_lsn.h"
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 }
@@ -169,6 +172,7 @@ PG_FUNCTION_INFO_V1(homing_key_bytes);
 PG_FUNCTION_INFO_V1(homing_key_owner);
 PG_FUNCTION_INFO_V1(homing_assign);
 PG_FUNCTION_INFO_V1(homing_lock_homes);
+PG_FUNCTION_INFO_V1(homing_flush_position);
 PG_FUNCTION_INFO_V1(homing_is_key_type);
 PG_FUNCTION_INFO_V1(homing_shares_key_bytes);
 PG_FUNCTION_INFO_V1(homing_key_types);
@@ -327,6 +331,15 @@ PGDLLEXPORT Datum homing_lock_homes(PG_FUNCTION_ARGS)
 	for (int32 home = 0; home < homes; ++home)
 		pg::LockHomeForMove(core::KeyspaceId(keyspace), core::HomeId(home));
 	PG_RETURN_VOID();
+}
+
+// A position of our WAL after everything written so far, flushed. A record of our own marks it: the end of
+// the last record of others may lie before the head of a page, where no replication slot ever stops.
+PGDLLEXPORT Datum homing_flush_position(PG_FUNCTION_ARGS)
+{
+	const XLogRecPtr position = LogLogicalMessage("pg_homing", "", 0, false);
+	XLogFlush(position);
+	PG_RETURN_LSN(position);
 }
 
 PGDLLEXPORT Datum homing_is_key_type(PG_FUNCTION_ARGS)

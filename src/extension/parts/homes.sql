@@ -63,6 +63,22 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION homing._active_region(region text) RETURNS int2
+STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	id int2;
+BEGIN
+	SELECT m.region_id INTO id FROM homing.member m WHERE m.name = region AND m.status = 'active';
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'region "%" %', region, CASE WHEN EXISTS (SELECT FROM homing.member m WHERE m.name = region)
+				THEN 'is not active' ELSE 'does not exist' END
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'homing.regions lists the regions.';
+	END IF;
+	RETURN id;
+END
+$$;
+
 CREATE FUNCTION homing._region_session(id int2) RETURNS text
 IMMUTABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -108,6 +124,11 @@ BEGIN
 	FOREACH id IN ARRAY peers LOOP
 		SELECT q[1] INTO heard FROM homing._peer_query(homing._region_session(id),
 			'SELECT homing._map_digest() FROM homing.local_region WHERE fenced IS NULL') q;
+		IF heard IS NULL THEN
+			RAISE EXCEPTION 'cannot %: region "%" is fenced', purpose, homing._member_name(map, id)
+				USING ERRCODE = 'object_not_in_prerequisite_state',
+					HINT = 'Every region takes part in this change. If it shall not come back, declare it lost.';
+		END IF;
 		IF heard::bigint IS DISTINCT FROM homing._map_digest(map) THEN
 			RAISE EXCEPTION 'the cluster map at region "%" is not the one here', homing._member_name(map, id)
 				USING ERRCODE = 'serialization_failure', HINT = 'Regions tell each other within a moment: try again.';
@@ -144,12 +165,15 @@ AS $$
 	SELECT clock_timestamp(), c.epoch, kind, region, actor, reason FROM homing.cluster_map c
 $$;
 
+CREATE FUNCTION homing._flush_position() RETURNS pg_lsn
+LANGUAGE c AS 'MODULE_PATHNAME', 'homing_flush_position';
+
 -- Waits until every other region has received what this region has written so far.
 CREATE FUNCTION homing._await_replication(timeout interval DEFAULT '10s') RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	target CONSTANT pg_lsn := pg_current_wal_insert_lsn();
+	target CONSTANT pg_lsn := homing._flush_position();
 	give_up CONSTANT timestamptz := clock_timestamp() + timeout;
 	behind text;
 BEGIN
@@ -253,11 +277,7 @@ BEGIN
 		space.name := CASE WHEN EXISTS (SELECT FROM homing.keyspace k WHERE k.name = name) THEN name || ' ' || space.keyspace_id ELSE name END;
 		space.placement := placement;
 		IF placement = 'region' THEN
-			SELECT m.region_id INTO owner FROM homing.member m WHERE m.name = region AND m.status = 'active';
-			IF NOT FOUND THEN
-				RAISE EXCEPTION 'region "%" does not exist', region USING ERRCODE = 'invalid_parameter_value',
-					HINT = 'homing.regions lists the regions.';
-			END IF;
+			owner := homing._active_region(region);
 			-- One home: when its owner is lost, the keys still stay together.
 			space.recorded_owners := ARRAY[owner];
 			event_reason := format('%s by %I, at region %s', name, key, region);
@@ -397,6 +417,30 @@ BEGIN
 END
 $$;
 
+-- The keyspace of the table. The row that makes it active may be on its way.
+CREATE FUNCTION homing._await_activation(relation regclass) RETURNS int4
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+	give_up CONSTANT timestamptz := clock_timestamp() + interval '5 seconds';
+	space int4;
+BEGIN
+	LOOP
+		SELECT t.keyspace_id INTO space FROM homing.homed_table t
+		WHERE t.relid = relation AND NOT t.closing AND EXISTS (SELECT FROM homing.activation x WHERE x.table_id = t.table_id);
+		IF FOUND THEN
+			RETURN space;
+		END IF;
+		IF clock_timestamp() > give_up THEN
+			RAISE EXCEPTION 'table "%" is not active', relation USING ERRCODE = 'object_not_in_prerequisite_state',
+				HINT = 'homing.tables shows its state. Try again when every region has the table.';
+		END IF;
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+END
+$$;
+
 CREATE FUNCTION homing._close_table(relation regclass, close boolean) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -434,18 +478,8 @@ BEGIN
 	END IF;
 	PERFORM homing._check_owner(relation);
 	PERFORM homing._require_homed(relation);
-	SELECT t.keyspace_id INTO space FROM homing.homed_table t
-	WHERE t.relid = relation AND NOT t.closing AND EXISTS (SELECT FROM homing.activation x WHERE x.table_id = t.table_id);
-	IF NOT FOUND THEN
-		RAISE EXCEPTION 'table "%" is not active yet', relation USING ERRCODE = 'object_not_in_prerequisite_state',
-			HINT = 'homing.tables shows its state. Try again when every region has the table.';
-	END IF;
-	SELECT m.region_id INTO target FROM homing.member m WHERE m.name = region AND m.status = 'active';
-	IF NOT FOUND THEN
-		RAISE EXCEPTION 'region "%" does not exist', region USING ERRCODE = 'invalid_parameter_value',
-			DETAIL = (SELECT 'It is lost.' FROM homing.member m WHERE m.name = region AND m.status = 'lost' LIMIT 1),
-			HINT = 'homing.regions lists the regions.';
-	END IF;
+	space := homing._await_activation(relation);
+	target := homing._active_region(region);
 	bytes := homing._key_bytes(relation, key);
 	owner := homing._key_owner(space, bytes);
 	IF owner = target THEN

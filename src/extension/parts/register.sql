@@ -55,11 +55,15 @@ BEGIN
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'column "%" of table "%" does not exist', key, relation_name USING ERRCODE = 'undefined_column';
 	END IF;
-	IF NOT homing._is_key_type(col.atttypid, col.attcollation) THEN
+	IF NOT homing._is_key_type(col.atttypid, 0) THEN
 		RAISE EXCEPTION 'column "%" of type % cannot be a key', key, format_type(col.atttypid, col.atttypmod)
-			USING ERRCODE = 'feature_not_supported', DETAIL = CASE WHEN homing._is_key_type(col.atttypid, 0)
-				THEN 'Its collation is not deterministic: different texts can be equal.' END,
-			HINT = format('Key columns can be of these types: %s; texts with a deterministic collation.', homing._key_types());
+			USING ERRCODE = 'feature_not_supported',
+				HINT = format('Key columns can be of these types: %s.', homing._key_types());
+	END IF;
+	IF NOT homing._is_key_type(col.atttypid, col.attcollation) THEN
+		RAISE EXCEPTION 'column "%" of collation % cannot be a key', key, col.attcollation::regcollation
+			USING ERRCODE = 'feature_not_supported', DETAIL = 'The collation is not deterministic: different texts can be equal.',
+				HINT = 'Use a deterministic collation for the key.';
 	END IF;
 	IF NOT col.attnotnull THEN
 		RAISE EXCEPTION 'key column "%" of table "%" can be null', key, relation_name USING ERRCODE = 'invalid_table_definition',
