@@ -199,7 +199,7 @@ SELECT homing.home_of(0, 1);
 SET search_path = shop;
 SELECT count(*) FROM customers;
 SELECT count(*), sum(total) FROM orders;
-SELECT * FROM visits;
+SELECT customer_id, to_char(at, 'YYYY-MM-DD') AS at FROM visits;
 DO $$
 BEGIN
 	FOR attempt IN 1 .. 1000 LOOP
