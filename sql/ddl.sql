@@ -1,6 +1,6 @@
 -- DDL, TRUNCATE and COPY on homed tables.
-CREATE EXTENSION IF NOT EXISTS pg_homing;
 SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS pg_homing;
 CREATE SCHEMA shop;
 SET search_path = shop;
 CREATE TYPE state AS ENUM ('new', 'paid');
