@@ -15,8 +15,9 @@ only=${BENCH_ONLY:-.}
 rows=100000
 results=$WORK_DIR/results
 
-# The servers' own limits are not what is measured.
+# Disks are not what is measured.
 SERVER_SETTINGS="
+fsync = off
 synchronous_commit = off
 shared_buffers = 256MB
 max_wal_size = 4GB
