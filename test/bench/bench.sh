@@ -17,6 +17,7 @@ results=$WORK_DIR/results
 
 # Disks are not what is measured.
 SERVER_SETTINGS="
+homing.probe_interval = 1s
 fsync = off
 synchronous_commit = off
 shared_buffers = 256MB
