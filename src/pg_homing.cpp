@@ -4,6 +4,7 @@
 #include "rehome/peer.hpp"
 
 #include "write/modify_node.hpp"
+#include "write/outcome_table.hpp"
 #include "write/planner.hpp"
 #include "write/transaction.hpp"
 #include "write/utility.hpp"
@@ -30,6 +31,7 @@ void _PG_init(void)
 	homing::rehome::RegisterPeers();
 	homing::rehome::RegisterLauncher();
 	homing::write::RegisterModifyNode();
+	homing::write::RegisterOutcomeTable();
 	homing::write::RegisterPlanner();
 	homing::write::RegisterTransaction();
 	homing::write::RegisterUtility();

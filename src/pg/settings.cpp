@@ -15,6 +15,10 @@ void DefineSettings()
 	DefineCustomIntVariable("homing.connect_timeout", "Time allowed to connect to another region.",
 	                        nullptr, &settings.connect_timeout_ms, 5000, 100, 600000, PGC_USERSET,
 	                        GUC_UNIT_MS, nullptr, nullptr, nullptr);
+	DefineCustomStringVariable("homing.debug_point",
+	                           "Step of a protocol at which this process kills itself, for tests.",
+	                           nullptr, &settings.debug_point, "", PGC_SUSET, GUC_NOT_IN_SAMPLE, nullptr,
+	                           nullptr, nullptr);
 	DefineCustomStringVariable(
 		"homing.forward_settings",
 		"Further settings whose value travels with a forwarded statement.",
@@ -35,6 +39,10 @@ void DefineSettings()
 	                         "Allows DDL on a homed table to run in this region only.",
 	                         "Every other region must run the same DDL, or replication to it stops.",
 	                         &settings.local_ddl, false, PGC_USERSET, 0, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable("homing.outcome_timeout",
+	                        "Time allowed to learn how a transaction ended whose connection was lost.",
+	                        "After it, the outcome is reported as unknown.", &settings.outcome_timeout_ms, 10000,
+	                        100, 3600000, PGC_USERSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
 	DefineCustomBoolVariable("homing.own_ddl", "Marks DDL that the extension's own functions run.", nullptr,
 	                         &settings.own_ddl, false, PGC_SUSET,
 	                         GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL | GUC_NO_RESET_ALL | GUC_DISALLOW_IN_FILE, nullptr,

@@ -1,5 +1,7 @@
 #include "pg/waiter.hpp"
 
+#include <algorithm>
+
 #include "pg/boundary.hpp"
 
 extern "C" {
@@ -8,6 +10,29 @@ extern "C" {
 }
 
 namespace homing::pg {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Waits once. What is pending is handled, a cancel only if it is to be raised.
+int WaitOnce(int events, int socket, long milliseconds, bool raise_cancel)
+{
+	const int happened = socket >= 0
+	                         ? WaitLatchOrSocket(MyLatch, events, socket, milliseconds, PG_WAIT_EXTENSION)
+	                         : WaitLatch(MyLatch, events, milliseconds, PG_WAIT_EXTENSION);
+	if ((happened & WL_LATCH_SET) != 0) {
+		ResetLatch(MyLatch);
+		if (!raise_cancel)
+			HOLD_CANCEL_INTERRUPTS();
+		CHECK_FOR_INTERRUPTS();
+		if (!raise_cancel)
+			RESUME_CANCEL_INTERRUPTS();
+	}
+	return happened;
+}
+
+}  // namespace
 
 bool LatchWaiter::Wait(int socket, bool for_read, bool for_write, std::chrono::milliseconds timeout)
 {
@@ -18,19 +43,19 @@ bool LatchWaiter::Wait(int socket, bool for_read, bool for_write, std::chrono::m
 		events |= WL_SOCKET_WRITEABLE;
 	if (timeout.count() >= 0)
 		events |= WL_TIMEOUT;
-	const long milliseconds = static_cast<long>(timeout.count());
+	const auto deadline = Clock::now() + timeout;
 
-	// A set latch is no answer about the socket: handle the interrupt, wait on. The deadline then starts
-	// anew, which only matters to callers that pass what is left of theirs.
+	// A set latch is no answer about the socket: handle the interrupt, wait on.
 	for (;;) {
-		const int happened = PgCall([&] {
-			int result = WaitLatchOrSocket(MyLatch, events, socket, milliseconds, PG_WAIT_EXTENSION);
-			if ((result & WL_LATCH_SET) != 0) {
-				ResetLatch(MyLatch);
-				CHECK_FOR_INTERRUPTS();
-			}
-			return result;
-		});
+		if (on_cancel_ == OnCancel::kTell && QueryCancelPending)
+			throw CancelRequested();
+		long left = 0;
+		if (timeout.count() >= 0) {
+			const auto exact = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
+			left = static_cast<long>(std::max<std::chrono::milliseconds::rep>(exact.count(), 0));
+		}
+		const bool raise_cancel = on_cancel_ == OnCancel::kRaise;
+		const int happened = PgCall([&] { return WaitOnce(events, socket, left, raise_cancel); });
 		if ((happened & WL_LATCH_SET) != 0)
 			OnLatch();
 		if ((happened & (WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE)) != 0)
@@ -38,6 +63,11 @@ bool LatchWaiter::Wait(int socket, bool for_read, bool for_write, std::chrono::m
 		if ((happened & WL_TIMEOUT) != 0)
 			return false;
 	}
+}
+
+void LatchWaiter::Pause(std::chrono::milliseconds timeout)
+{
+	(void) Wait(-1, false, false, timeout);
 }
 
 }  // namespace homing::pg

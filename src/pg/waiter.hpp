@@ -5,14 +5,48 @@
 
 namespace homing::pg {
 
+// The user cancelled, or a timeout did, and nothing was raised yet.
+struct CancelRequested {};
+
+// What a cancel does to a waiting backend. Termination is raised in every case.
+enum class OnCancel {
+	kRaise,  // raised as ServerError
+	kTell,   // Wait throws CancelRequested: the caller has to do something first
+	kHold,   // nothing: it stays pending
+};
+
 class LatchWaiter : public remote::Waiter {
 public:
 	// Throws ServerError when the backend is interrupted.
 	bool Wait(int socket, bool for_read, bool for_write, std::chrono::milliseconds timeout) override;
 
+	// As Wait, for no socket.
+	void Pause(std::chrono::milliseconds timeout);
+
 protected:
 	// Called during a wait when the latch was set and it was no interrupt.
 	virtual void OnLatch() {}
+
+private:
+	friend class CancelMode;
+	OnCancel on_cancel_ = OnCancel::kRaise;
+};
+
+// Sets what a cancel does, for a while.
+class CancelMode {
+public:
+	CancelMode(LatchWaiter &waiter, OnCancel mode) : waiter_(waiter), before_(waiter.on_cancel_)
+	{
+		waiter.on_cancel_ = mode;
+	}
+	~CancelMode() { waiter_.on_cancel_ = before_; }
+	void Change(OnCancel mode) { waiter_.on_cancel_ = mode; }
+	CancelMode(const CancelMode &) = delete;
+	CancelMode &operator=(const CancelMode &) = delete;
+
+private:
+	LatchWaiter &waiter_;
+	OnCancel before_;
 };
 
 }  // namespace homing::pg

@@ -101,27 +101,37 @@ bool Connection::Broken() const
 	return busy_ || PQstatus(conn_) != CONNECTION_OK;
 }
 
-void Connection::Lost()
+void Connection::GiveUp()
 {
-	busy_ = true;
+	lost_ = busy_ = true;
 	throw ConnectionLost(Trimmed(PQerrorMessage(conn_)));
 }
 
-bool Connection::WaitFor(bool for_read, bool for_write, milliseconds timeout)
+void Connection::WaitFor(bool for_read, bool for_write)
 {
-	return waiter_.Wait(PQsocket(conn_), for_read, for_write, timeout);
+	const milliseconds timeout = deadline_ ? Left(*deadline_) : kForEver;
+	if (!waiter_.Wait(PQsocket(conn_), for_read, for_write, timeout)) {
+		lost_ = busy_ = true;
+		throw ConnectionLost("no answer in time");
+	}
+}
+
+bool Connection::StillThere()
+{
+	// What a server says before it leaves is read first, and only then the end.
+	return !Lost() && PQconsumeInput(conn_) != 0 && PQconsumeInput(conn_) != 0 && !Lost();
 }
 
 void Connection::EnterPipeline()
 {
 	if (PQpipelineStatus(conn_) == PQ_PIPELINE_OFF && PQenterPipelineMode(conn_) == 0)
-		Lost();
+		GiveUp();
 }
 
 void Connection::LeavePipeline()
 {
 	if (PQpipelineStatus(conn_) != PQ_PIPELINE_OFF && PQexitPipelineMode(conn_) == 0)
-		Lost();
+		GiveUp();
 }
 
 void Connection::Send(const std::string &sql, const std::vector<Argument> &arguments,
@@ -139,16 +149,26 @@ void Connection::Send(const std::string &sql, const std::vector<Argument> &argum
 	busy_ = true;
 	if (PQsendQueryParams(conn_, sql.c_str(), static_cast<int>(arguments.size()), types.data(),
 	                      values.data(), nullptr, nullptr, binary_result ? 1 : 0) == 0)
-		Lost();
+		GiveUp();
 }
 
 void Connection::Sync()
 {
 	busy_ = true;
 	if (PQpipelineSync(conn_) == 0)
-		Lost();
+		GiveUp();
 	++syncs_pending_;
 	Flush();
+}
+
+void Connection::SyncLater()
+{
+	busy_ = true;
+	if (PQpipelineSync(conn_) == 0)
+		GiveUp();
+	++syncs_pending_;
+	if (PQflush(conn_) < 0)
+		GiveUp();
 }
 
 void Connection::Flush()
@@ -158,20 +178,23 @@ void Connection::Flush()
 		if (state == 0)
 			return;
 		if (state < 0)
-			Lost();
+			GiveUp();
 		// The server may be unable to take more until we have read what it sent.
-		WaitFor(true, true, kForEver);
+		WaitFor(true, true);
 		if (PQconsumeInput(conn_) == 0)
-			Lost();
+			GiveUp();
 	}
 }
 
 void Connection::AwaitInput()
 {
 	while (PQisBusy(conn_) != 0) {
-		WaitFor(true, false, kForEver);
+		const int unsent = PQflush(conn_);
+		if (unsent < 0)
+			GiveUp();
+		WaitFor(true, unsent > 0);
 		if (PQconsumeInput(conn_) == 0)
-			Lost();
+			GiveUp();
 	}
 }
 
@@ -185,7 +208,7 @@ Result Connection::Receive()
 	}
 	// libpq reports a broken connection as one more error result, of its own making.
 	if (PQstatus(conn_) != CONNECTION_OK)
-		Lost();
+		GiveUp();
 	return result;
 }
 
@@ -224,7 +247,7 @@ Result Connection::ExecuteSimple(const std::string &sql)
 	LeavePipeline();
 	Conversation conversation(busy_);
 	if (PQsendQuery(conn_, sql.c_str()) == 0)
-		Lost();
+		GiveUp();
 	Flush();
 	Result answer;
 	std::optional<Error> error;
@@ -232,7 +255,7 @@ Result Connection::ExecuteSimple(const std::string &sql)
 		AwaitInput();
 		Result result(PQgetResult(conn_));
 		if (PQstatus(conn_) != CONNECTION_OK)
-			Lost();
+			GiveUp();
 		if (!result)
 			break;
 		switch (PQresultStatus(result.get())) {
@@ -260,7 +283,7 @@ void Connection::BeginCopy(const std::string &copy_statement)
 	LeavePipeline();
 	Conversation conversation(busy_);
 	if (PQsendQuery(conn_, copy_statement.c_str()) == 0)
-		Lost();
+		GiveUp();
 	Flush();
 	AwaitInput();
 	Result result(PQgetResult(conn_));
@@ -270,7 +293,7 @@ void Connection::BeginCopy(const std::string &copy_statement)
 		return;
 	}
 	if (PQstatus(conn_) != CONNECTION_OK)
-		Lost();
+		GiveUp();
 	Error error = Error::FromResult(result.get());
 	while (Result(PQgetResult(conn_)))
 		AwaitInput();
@@ -291,9 +314,9 @@ std::optional<std::string> Connection::ReceiveCopyData()
 			return row;
 		}
 		if (size == 0) {
-			WaitFor(true, false, kForEver);
+			WaitFor(true, false);
 			if (PQconsumeInput(conn_) == 0)
-				Lost();
+				GiveUp();
 			continue;
 		}
 		break;
@@ -310,7 +333,7 @@ void Connection::SendCopyData(const char *data, std::size_t size)
 		if (sent == 1)
 			break;
 		if (sent < 0)
-			Lost();
+			GiveUp();
 		Flush();
 	}
 	Flush();
@@ -329,7 +352,7 @@ void Connection::EndCopyIn()
 		AwaitInput();
 		Result result(PQgetResult(conn_));
 		if (PQstatus(conn_) != CONNECTION_OK)
-			Lost();
+			GiveUp();
 		if (!result)
 			break;
 		if (PQresultStatus(result.get()) == PGRES_FATAL_ERROR && !error)
@@ -350,7 +373,7 @@ void Connection::WatchCopy(std::size_t notices_before)
 	if (poll(&socket, 1, 0) > 0) {
 		copy_answered_ = Clock::now();
 		if (PQconsumeInput(conn_) == 0)
-			Lost();
+			GiveUp();
 	} else if (notices_.size() != notices_before) {
 		copy_answered_.reset();
 	} else if (copy_answered_ && Clock::now() - *copy_answered_ > kQuiet) {
@@ -367,11 +390,11 @@ bool Connection::OfferCopyData(const char *data, std::size_t size)
 	const std::size_t notices_before = notices_.size();
 	// Takes in what has arrived of notices, too.
 	if (PQputCopyData(conn_, data, static_cast<int>(size)) != 1)
-		Lost();
+		GiveUp();
 	WatchCopy(notices_before);
 	const int state = PQflush(conn_);
 	if (state < 0)
-		Lost();
+		GiveUp();
 	return state == 0;
 }
 
@@ -386,7 +409,7 @@ void Connection::OfferCopyEnd()
 	busy_ = true;
 	Flush();
 	if (PQputCopyEnd(conn_, nullptr) != 1)
-		Lost();
+		GiveUp();
 	Flush();
 }
 
@@ -399,7 +422,7 @@ Result Connection::ReceiveCopyEnd()
 		AwaitInput();
 		Result result(PQgetResult(conn_));
 		if (PQstatus(conn_) != CONNECTION_OK)
-			Lost();
+			GiveUp();
 		if (!result)
 			break;
 		if (PQresultStatus(result.get()) == PGRES_FATAL_ERROR) {

@@ -2,9 +2,8 @@
 //
 // Waiting is injected: a backend waits on its latch and may throw out of Wait when it is cancelled;
 // tests poll. A connection from which an exception escaped in the middle of a conversation is
-// Broken() and is only good for closing. That is also how a running statement is cancelled: the session
-// sets client_connection_check_interval, so the server ends what it runs soon after the socket closes,
-// and no step of a cancel can hang on a link that went silent (PQcancel can).
+// Broken() and is only good for closing, or for calling Receive again: nothing that has arrived is lost.
+// PQcancel is never used, because it can hang on a link that went silent.
 #pragma once
 
 #include "remote/error.hpp"
@@ -54,6 +53,8 @@ public:
 	          bool binary_result = false);
 	// Ends the group: the server commits here when no transaction block is open. Flushes.
 	void Sync();
+	// The same without waiting: what does not go out now does so with the next Receive.
+	void SyncLater();
 	// The next result: one or more per Send, then an empty one, and a PGRES_PIPELINE_SYNC for a Sync.
 	// Errors of the server come as results. Throws ConnectionLost.
 	Result Receive();
@@ -80,10 +81,17 @@ public:
 	void OfferCopyEnd();          // waits until it has been sent
 	Result ReceiveCopyEnd();      // throws the server's Error
 
+	// From now on waiting beyond this moment throws ConnectionLost. Nothing: waits for ever.
+	void SetDeadline(std::optional<std::chrono::steady_clock::time_point> deadline) { deadline_ = deadline; }
+
 	// Notices since the last call, in order of arrival.
 	std::vector<Error> TakeNotices();
 
 	bool Broken() const;  // lost, or left in the middle of a conversation
+	// Lost, or given up after the deadline: no answer will come any more.
+	bool Lost() const { return lost_ || PQstatus(conn_) != CONNECTION_OK; }
+	// Looks, without waiting, whether the server has closed the idle connection meanwhile.
+	bool StillThere();
 	bool UsedPassword() const { return PQconnectionUsedPassword(conn_) != 0; }
 	int BackendPid() const { return PQbackendPID(conn_); }
 	PGTransactionStatusType TransactionStatus() const { return PQtransactionStatus(conn_); }
@@ -95,14 +103,16 @@ private:
 	void WatchCopy(std::size_t notices_before);
 	void Flush();
 	void AwaitInput();
-	bool WaitFor(bool for_read, bool for_write, std::chrono::milliseconds timeout);
-	[[noreturn]] void Lost();
+	void WaitFor(bool for_read, bool for_write);
+	[[noreturn]] void GiveUp();
 	static void OnNotice(void *self, const PGresult *result);
 
 	PGconn *conn_ = nullptr;
 	Waiter &waiter_;
+	std::optional<std::chrono::steady_clock::time_point> deadline_;
 	std::vector<Error> notices_;
 	int syncs_pending_ = 0;  // Syncs sent whose PGRES_PIPELINE_SYNC has not been received
+	bool lost_ = false;
 	// Since when the server has said something in a COPY that libpq does not understand yet: the end of a
 	// notice is on its way, or it is the error that ended the COPY.
 	std::optional<std::chrono::steady_clock::time_point> copy_answered_;

@@ -103,6 +103,17 @@ void AppendRows(const PGresult *result, TupleDesc desc, bool binary, Tuplestores
 	MemoryContextDelete(scratch);
 }
 
+// Of a statement that has committed, although its answer was lost.
+void TakeCount(std::uint64_t count, EState *estate, TupleDesc returning)
+{
+	estate->es_processed += count;
+	if (returning->natts == 0)
+		return;
+	remote::Error error("08007", "the statement was committed at its home, but its rows were lost with the connection");
+	error.hint = "Read them.";
+	throw error;
+}
+
 }  // namespace
 
 // The statement is all that the transaction will do: the client sent it by itself, outside a block.
@@ -182,18 +193,23 @@ bool ForwardWhole(Query *query, core::RegionId region, EState *estate, TupleDesc
 	const bool alone = IsWholeTransaction(estate);
 	return pg::PgEntry([&] {
 		remote::Result result;
+		std::uint64_t lost_rows = 0;
 		if (!alone) {
 			Post(region, ToRemote(outgoing));
 			result = Answer(region);
 		} else {
 			try {
-				result = ForwardAlone(region, ToRemote(outgoing));
+				result = ForwardAlone(region, ToRemote(outgoing), &lost_rows);
 			} catch (const remote::Error &error) {
 				if (error.sqlstate == kNotHomeState)
 					return false;
 				throw;
 			}
 			MyXactFlags |= XACT_FLAGS_NEEDIMMEDIATECOMMIT;
+			if (!result) {
+				TakeCount(lost_rows, estate, returning);
+				return true;
+			}
 		}
 		TakeAnswer(result, estate, returning, outgoing.binary, rows);
 		return true;

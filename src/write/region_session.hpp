@@ -3,18 +3,35 @@
 // The remote transaction follows ours: it begins with the first forwarded statement, has a savepoint for
 // every subtransaction of ours in which something was forwarded, and its commands travel with the next
 // statement, in one flush, never in a round trip of their own.
+//
+// A cancel here (statement_timeout too) is passed on over a second connection, and then the answer is
+// waited for, for homing.outcome_timeout: a statement that was cancelled there has failed in a transaction
+// that is still known, and a commit that was past cancelling is a commit.
 #pragma once
 
 #include "core/ids.hpp"
+#include "core/outcome_token.hpp"
 #include "remote/connection.hpp"
 
+#include <deque>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "pg/credentials.hpp"
+#include "pg/waiter.hpp"
 
 namespace homing::write {
+
+// Where a session is, and who is there.
+struct Place {
+	core::RegionId region;
+	std::string name;
+	core::Epoch epoch;  // of the map that the connection was made under
+	Oid server = InvalidOid;
+	Oid user = InvalidOid;
+};
 
 struct RemoteStatement {
 	std::string sql;
@@ -22,18 +39,22 @@ struct RemoteStatement {
 	bool binary_result = false;
 };
 
+// A transaction that has committed at a region.
+struct CommitPoint {
+	core::OutcomeToken token;
+	std::uint64_t position = 0;  // end of its commit record in that region's WAL
+	std::uint64_t rows = 0;      // of RunAlone when the answer was lost
+};
+
 class RegionSession {
 public:
-	RegionSession(core::RegionId region, std::string name, core::Epoch epoch, pg::RegionConnection connection);
+	RegionSession(Place place, pg::RegionConnection connection, pg::LatchWaiter &waiter);
 
 	// Sends the statement into the remote transaction, which is begun or brought to our nesting level first.
 	// Its answer is received with Receive, before anything else is sent.
 	void Post(const RemoteStatement &statement, int nest_level);
 	// Throws the remote error, or ConnectionLost: then nothing of the transaction is committed.
 	remote::Result Receive() { return Collect(); }
-	// Runs the statement as a transaction of its own: one round trip, and it is committed on return.
-	// Throws the remote error (not committed); OutcomeUnknown when the connection was lost meanwhile.
-	remote::Result RunAlone(const RemoteStatement &statement);
 
 	// COPY … FROM STDIN in the remote transaction: Begin, any number of Offer, End, Finish. An exception that
 	// leaves a COPY unfinished leaves the session Lost.
@@ -43,43 +64,63 @@ public:
 	void EndCopy();                           // sent, not answered yet
 	remote::Result FinishCopy();
 
-	void Commit();                        // throws as RunAlone does
-	void Rollback() noexcept;             // never waits for an answer
+	// Runs the statement as a transaction of its own: one round trip, and it is committed on return. The
+	// result is empty when the connection was lost and the commit was learned of in another way.
+	// Throws the remote error or NotCommitted (not committed), or OutcomeUnknown.
+	remote::Result RunAlone(const RemoteStatement &statement, CommitPoint *commit);
+	// Commits the remote transaction; throws as RunAlone does.
+	void Commit(CommitPoint *commit);
+	void Rollback() noexcept;  // never waits for an answer
 	void EndSubtransaction(bool commit, int nest_level);
 
 	bool InTransaction() const { return level_ > 0; }
 	// The remote transaction was lost while ours goes on: it can only be rolled back.
-	bool Lost() const { return level_ > 0 && connection_->Broken(); }
-	bool Usable() const { return !connection_->Broken(); }
-	core::RegionId region() const { return region_; }
-	core::Epoch epoch() const { return epoch_; }
-	const std::string &name() const { return name_; }
+	bool Lost() const { return level_ > 0 && connection_->Lost(); }
+	// Outside a transaction: a further one can run here. Does not wait.
+	bool Usable() { return expected_.empty() ? connection_->StillThere() : !connection_->Lost(); }
+	const Place &place() const { return place_; }
+	const std::string &name() const { return place_.name; }
 	int RemotePid() const { return connection_->BackendPid(); }
 
 private:
+	// What an answer that is still to come is for.
+	enum class Answer {
+		kCommand,    // counts as failed when it fails
+		kStatement,  // its result is wanted
+		kGreeting,
+		kPosition,   // of the last commit there; not wanted if it fails
+		kDropped     // nobody cares
+	};
+
+	void Send(Answer purpose, const std::string &sql, const std::vector<remote::Argument> &arguments = {},
+	          bool binary_result = false);
+	void QueueGreeting();
 	void QueueSettings();
 	void QueueBegin();
 	void QueuePending();
-	remote::Result Settle(bool explicitly, bool wants_result);
-	remote::Result Collect(int skipped = 0);
+	void QueueOutcome(const core::OutcomeToken &token);
+	void QueuePosition();
+	remote::Result Settle(CommitPoint *commit);
+	remote::Result Collect();
+	remote::Result CollectAll();
+	remote::Result NextAnswer(pg::CancelMode &mode);
+	void PassOnCancel(pg::CancelMode &mode);
+	void RaiseCancel();
 	void ReportNotices();
 	void EnterTransaction(int nest_level);
 	template <typename Body>
 	auto AtHome(const Body &body) -> decltype(body());
 
-	core::RegionId region_;
-	std::string name_;
-	core::Epoch epoch_;
+	Place place_;
 	pg::RegionConnection connection_;
-	int level_ = 0;                      // nesting level of the remote transaction; 0: none
-	std::vector<std::string> pending_;   // transaction commands that go out with the next statement
+	pg::LatchWaiter &waiter_;
+	int level_ = 0;                     // nesting level of the remote transaction; 0: none
+	int prepared_limit_ = -1;           // max_prepared_transactions there; -1: it has not said yet
+	bool cancelled_ = false;            // while answers are awaited: our user cancelled, and they know
+	std::deque<Answer> expected_;       // answers to what was sent, in order
+	std::uint64_t position_ = 0;        // the last kPosition received
+	std::vector<std::string> pending_;  // transaction commands that go out with the next statement
 	std::map<std::string, std::string> settings_;  // values the remote session has
-};
-
-// The connection went away while a commit was under way: 08007.
-class OutcomeUnknown : public remote::Error {
-public:
-	OutcomeUnknown(const std::string &region, const std::string &reason);
 };
 
 }  // namespace homing::write

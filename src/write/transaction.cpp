@@ -7,9 +7,11 @@
 #include "pg/boundary.hpp"
 #include "pg/catalog.hpp"
 #include "pg/waiter.hpp"
+#include "write/outcome.hpp"
 
 extern "C" {
 #include "access/xact.h"
+#include "storage/predicate.h"
 #include "utils/inval.h"
 #include "utils/syscache.h"
 }
@@ -30,6 +32,26 @@ bool credentials_changed = false;
 RegionSession *writer = nullptr;
 int writer_level = 0;
 
+// A region has committed what this transaction did; a cancel must not make it look undone any more.
+bool cancel_held = false;
+
+void HoldCancel()
+{
+	if (!std::exchange(cancel_held, true))
+		HOLD_CANCEL_INTERRUPTS();
+}
+
+// A cancel that arrived meanwhile was meant for the transaction that is over now.
+void ReleaseCancel()
+{
+	if (!std::exchange(cancel_held, false))
+		return;
+	// An error has already reset it.
+	if (QueryCancelHoldoffCount > 0)
+		RESUME_CANCEL_INTERRUPTS();
+	QueryCancelPending = false;
+}
+
 // Servers or user mappings changed: connections made with the old ones end with their transactions.
 void OnCredentialsChanged(Datum, int, uint32)
 {
@@ -47,6 +69,11 @@ void DropIdleSessions()
 	credentials_changed = false;
 }
 
+remote::ConnectionLost LostInTransaction(const RegionSession &session)
+{
+	return remote::ConnectionLost("the connection to region \"" + session.name() + "\" was lost in this transaction");
+}
+
 RegionSession &SessionAt(core::RegionId region)
 {
 	if (sessions == nullptr) {
@@ -60,10 +87,10 @@ RegionSession &SessionAt(core::RegionId region)
 	const core::Epoch epoch = catalog->map.epoch();
 	auto known = sessions->find({region, user});
 	if (known != sessions->end()) {
-		const RegionSession &session = *known->second;
+		RegionSession &session = *known->second;
 		if (session.Lost())
-			throw remote::ConnectionLost("the connection to region \"" + session.name() + "\" was lost in this transaction");
-		if (!session.InTransaction() && (!session.Usable() || session.epoch() != epoch)) {
+			throw LostInTransaction(session);
+		if (!session.InTransaction() && (!session.Usable() || session.place().epoch != epoch)) {
 			sessions->erase(known);
 			known = sessions->end();
 		}
@@ -72,7 +99,8 @@ RegionSession &SessionAt(core::RegionId region)
 		// Entered only when it is there: connecting may fail, and the callbacks visit every entry.
 		const std::string name = catalog->RegionName(region);
 		const Oid server = pg::PgCall([&] { return pg::RegionServer(name.c_str()); });
-		auto session = std::make_unique<RegionSession>(region, name, epoch, pg::ConnectTo(server, user, *waiter));
+		auto session = std::make_unique<RegionSession>(Place{region, name, epoch, server, user},
+		                                               pg::ConnectTo(server, user, *waiter), *waiter);
 		known = sessions->emplace(SessionKey(region, user), std::move(session)).first;
 	}
 	return *known->second;
@@ -105,15 +133,23 @@ void OnPreCommit()
 	}
 	for (auto &[key, session] : *sessions) {
 		if (session->Lost())
-			throw remote::ConnectionLost("the connection to region \"" + session->name() + "\" was lost in this transaction");
+			throw LostInTransaction(*session);
 	}
 	// Readers end without a round trip; the writer decides.
 	for (auto &[key, session] : *sessions) {
 		if (session.get() != writer)
 			session->Rollback();
 	}
-	if (writer != nullptr)
-		std::exchange(writer, nullptr)->Commit();
+	if (writer != nullptr) {
+		RegionSession &session = *std::exchange(writer, nullptr);
+		// The last chance for our own part to fail.
+		if (IsolationIsSerializable())
+			pg::PgCall([] { PreCommit_CheckForSerializationFailure(); });
+		CommitPoint commit;
+		commit.token = NewToken(session.place().region);
+		session.Commit(&commit);
+		HoldCancel();
+	}
 }
 
 void OnTransactionEnd(XactEvent event, void *)
@@ -132,6 +168,7 @@ void OnTransactionEnd(XactEvent event, void *)
 	case XACT_EVENT_COMMIT:
 	case XACT_EVENT_ABORT:
 	case XACT_EVENT_PREPARE:
+		ReleaseCancel();
 		writer = nullptr;
 		for (auto &[key, session] : *sessions)
 			session->Rollback();
@@ -169,9 +206,16 @@ void RegisterTransaction()
 	CacheRegisterSyscacheCallback(USERMAPPINGOID, OnCredentialsChanged, 0);
 }
 
-remote::Result ForwardAlone(core::RegionId region, const RemoteStatement &statement)
+remote::Result ForwardAlone(core::RegionId region, const RemoteStatement &statement, std::uint64_t *rows)
 {
-	return SessionAt(region).RunAlone(statement);
+	RegionSession &session = SessionAt(region);
+	CommitPoint commit;
+	commit.token = NewToken(region);
+	remote::Result result = session.RunAlone(statement, &commit);
+	HoldCancel();
+	if (!result)
+		*rows = commit.rows;
+	return result;
 }
 
 namespace {

@@ -131,9 +131,3 @@ CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE ON homing.assignment
 FOR EACH ROW EXECUTE FUNCTION homing._assignment_changed();
 ALTER TABLE homing.assignment ENABLE ALWAYS TRIGGER changed;
 
--- The tables that are in the stream of every region, besides the homed ones.
-CREATE FUNCTION homing._replicated_tables() RETURNS regclass[]
-IMMUTABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
-AS $$
-	SELECT ARRAY['homing.activation', 'homing.assignment', 'homing.milestone', 'homing.ownership', 'homing.dependency']::regclass[]
-$$;

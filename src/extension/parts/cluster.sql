@@ -376,6 +376,13 @@ BEGIN
 END
 $$;
 
+-- The tables that are in the stream of every region, besides the homed ones.
+CREATE FUNCTION homing._replicated_tables() RETURNS regclass[]
+IMMUTABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT ARRAY['homing.activation', 'homing.assignment', 'homing.milestone', 'homing.ownership', 'homing.dependency', 'homing.outcome']::regclass[]
+$$;
+
 CREATE FUNCTION homing._publication() RETURNS text
 IMMUTABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$

@@ -1,0 +1,22 @@
+// The rows of homing.outcome in this database. Plain server calls.
+#pragma once
+
+#include "pg/boundary.hpp"
+
+namespace homing::write {
+
+struct KeptOutcome {
+	bool known;  // a row that is visible here
+	bool committed;
+	uint64 rows;
+};
+
+// Writes a new token for a transaction that commits at the region.
+void FillToken(int16 region, uint8 *token);
+
+KeptOutcome FindOutcome(const uint8 *token);
+
+// Hooks; from _PG_init.
+void RegisterOutcomeTable();
+
+}  // namespace homing::write
