@@ -136,7 +136,9 @@ converge()
 	local from to
 	declare -A written
 	for from in "$@"; do
-		written[$from]=$(ask "$from" 'SELECT pg_current_wal_flush_lsn()') || exit
+		# A commit that is flushed takes with it those before that were not.
+		written[$from]=$(at "$from" -A -t -c 'SET synchronous_commit = on' \
+			-c "SELECT pg_logical_emit_message(true, 'converge', '')") || exit
 	done
 	for from in "$@"; do
 		for to in "$@"; do
