@@ -71,7 +71,7 @@ $node->safe_psql('postgres', 'CREATE ROLE somebody');
 is($node->safe_psql('postgres', q{
 	SELECT string_agg(DISTINCT proname::text COLLATE "C", ' ') FROM pg_proc
 	WHERE pronamespace = 'homing'::regnamespace AND proname !~ '^_' AND has_function_privilege('somebody', oid, 'execute')}),
-	'home_of', 'everybody may ask where a key lives, and no more');
+	'home_of outcome', 'everybody may ask where a key lives and how a transaction ended, and no more');
 
 $node->stop;
 done_testing();
