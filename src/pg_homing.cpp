@@ -6,6 +6,7 @@
 #include "write/modify_node.hpp"
 #include "write/outcome_table.hpp"
 #include "write/planner.hpp"
+#include "write/prepared_guard.hpp"
 #include "write/transaction.hpp"
 #include "write/utility.hpp"
 
@@ -33,6 +34,7 @@ void _PG_init(void)
 	homing::write::RegisterModifyNode();
 	homing::write::RegisterOutcomeTable();
 	homing::write::RegisterPlanner();
+	homing::write::RegisterPreparedGuard();
 	homing::write::RegisterTransaction();
 	homing::write::RegisterUtility();
 }

@@ -113,7 +113,7 @@ bool IsFresh(const OutcomeToken &token, std::int64_t now)
 std::optional<int> BucketToEmpty(std::int64_t now)
 {
 	const std::int64_t into_hour = now % kHour;
-	if (into_hour < kHour / 4 || into_hour > kHour - kHour / 4)
+	if (into_hour < kHour / 4 || into_hour >= kHour - kHour / 4)
 		return std::nullopt;
 	// The last one was two hours ago, and the next one is an hour away.
 	return (HourOf(now) + 1) % kOutcomeBuckets;

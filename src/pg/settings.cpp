@@ -51,6 +51,10 @@ void DefineSettings()
 	                        "Time between two exchanges of the cluster map with each region.",
 	                        nullptr, &settings.probe_interval_ms, 1000, 100, 600000, PGC_SIGHUP,
 	                        GUC_UNIT_MS, nullptr, nullptr, nullptr);
+	DefineCustomBoolVariable("homing.wait_second_phase",
+	                         "Makes COMMIT wait until every region that took part has committed its part.",
+	                         "Without it, COMMIT returns when the decision is durable in this region.",
+	                         &settings.wait_second_phase, false, PGC_USERSET, 0, nullptr, nullptr, nullptr);
 	MarkGUCPrefixReserved("homing");
 }
 

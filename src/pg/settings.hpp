@@ -13,6 +13,7 @@ struct Settings {
 	int outcome_timeout_ms;
 	bool own_ddl;  // the extension itself is changing a homed table
 	int probe_interval_ms;
+	bool wait_second_phase;
 };
 
 extern Settings settings;

@@ -11,6 +11,7 @@
 #include "rehome/worker.hpp"
 
 #include "core/map_exchange.hpp"
+#include "rehome/second_phase.hpp"
 #include "rehome/worker_state.hpp"
 #include "rehome/worker_table.hpp"
 
@@ -51,6 +52,7 @@ constexpr milliseconds kSlice{500};
 // A region that is lost may stay away for ever, and every try to reach it can take homing.connect_timeout.
 constexpr int kLostPause = 15;  // intervals
 constexpr milliseconds kCleanUpPause{5000};
+constexpr milliseconds kForgetPause{60000};
 
 // A transaction of ours, or an exchange, that failed.
 class Failure : public std::runtime_error {
@@ -158,6 +160,8 @@ private:
 	// --- duties
 	void AcceptHomes();
 	void ExchangeMaps();
+	void EndPrepared();
+	void ForgetOutcomes();
 	void RemoveLostStreams();
 
 	void Ask(core::RegionId id, Peer &peer);
@@ -177,6 +181,8 @@ private:
 	Oid administrator_ = InvalidOid;
 	bool lost_streams_ = false;
 	Clock::time_point clean_up_due_ = Clock::time_point::min();
+	Clock::time_point forget_due_ = Clock::time_point::min();
+	SecondPhase second_phase_;
 	std::map<std::string, std::string> troubles_;  // by duty: the failure logged last
 };
 
@@ -379,6 +385,25 @@ void Worker::ExchangeMaps()
 	}
 }
 
+void Worker::EndPrepared()
+{
+	waiter_.AllowUntil(Clock::time_point::max());
+	try {
+		second_phase_.Round(waiter_, administrator_);
+	} catch (const std::runtime_error &failure) {
+		throw Failure(failure.what());
+	}
+}
+
+void Worker::ForgetOutcomes()
+{
+	if (Clock::now() < forget_due_)
+		return;
+	forget_due_ = Clock::now() + kForgetPause;
+	MemoryContext context = CurrentMemoryContext;
+	InTransaction([&] { pg::PgCall([&] { Call("SELECT homing._forget_outcomes()", {}, context); }); });
+}
+
 // Those that have been released to this region, or to a lost one whose heir it is.
 void Worker::AcceptHomes()
 {
@@ -452,6 +477,8 @@ void Worker::Run()
 			return;
 		Do("accept homes that were handed over", &Worker::AcceptHomes);
 		Do("exchange cluster maps", &Worker::ExchangeMaps);
+		Do("end prepared transactions", &Worker::EndPrepared);
+		Do("forget old outcomes", &Worker::ForgetOutcomes);
 		Do("remove what lost regions left", &Worker::RemoveLostStreams);
 		Sleep();
 	}

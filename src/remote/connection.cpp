@@ -111,6 +111,8 @@ void Connection::WaitFor(bool for_read, bool for_write)
 {
 	const milliseconds timeout = deadline_ ? Left(*deadline_) : kForEver;
 	if (!waiter_.Wait(PQsocket(conn_), for_read, for_write, timeout)) {
+		if (patient_)
+			throw NotYet();
 		lost_ = busy_ = true;
 		throw ConnectionLost("no answer in time");
 	}

@@ -40,6 +40,9 @@ struct Argument {
 // libpq keywords and values, in the order given to PQconnectStartParams.
 using ConnectionOptions = std::vector<std::pair<std::string, std::string>>;
 
+// Thrown when a pause has come, see SetPause.
+struct NotYet {};
+
 class Connection {
 public:
 	// Throws CannotConnect when the server cannot be reached or refuses within `timeout`.
@@ -81,8 +84,19 @@ public:
 	void OfferCopyEnd();          // waits until it has been sent
 	Result ReceiveCopyEnd();      // throws the server's Error
 
-	// From now on waiting beyond this moment throws ConnectionLost. Nothing: waits for ever.
-	void SetDeadline(std::optional<std::chrono::steady_clock::time_point> deadline) { deadline_ = deadline; }
+	// From now on waiting beyond this moment throws ConnectionLost, and the connection is given up. Nothing:
+	// waits for ever.
+	void SetDeadline(std::optional<std::chrono::steady_clock::time_point> deadline)
+	{
+		deadline_ = deadline;
+		patient_ = false;
+	}
+	// From now on waiting beyond this moment throws NotYet, and can be taken up again.
+	void SetPause(std::chrono::steady_clock::time_point pause)
+	{
+		deadline_ = pause;
+		patient_ = true;
+	}
 
 	// Notices since the last call, in order of arrival.
 	std::vector<Error> TakeNotices();
@@ -110,6 +124,7 @@ private:
 	PGconn *conn_ = nullptr;
 	Waiter &waiter_;
 	std::optional<std::chrono::steady_clock::time_point> deadline_;
+	bool patient_ = false;  // the deadline only ends a wait, not the connection
 	std::vector<Error> notices_;
 	int syncs_pending_ = 0;  // Syncs sent whose PGRES_PIPELINE_SYNC has not been received
 	bool lost_ = false;

@@ -121,6 +121,37 @@ void CheckHere(const core::OutcomeToken &token)
 		                errmsg("cannot tell the outcome of a transaction: this region is fenced")));
 }
 
+// A row that stands for nothing: once it has been applied elsewhere, so has all that was committed before.
+void LeaveMarker(int16 region)
+{
+	pg_uuid_t marker;
+	FillToken(region, marker.data);
+	Datum id = UUIDPGetDatum(&marker);
+	SPI_connect();
+	(void) Run(&insert_never, core::BucketOf(TokenOf(marker.data)), &id);
+	SPI_finish();
+	ForceSyncCommit();
+}
+
+// Finds out whether the transaction has committed here; if not, it never will. Waits while it is running.
+KeptOutcome Settle(const core::OutcomeToken &token)
+{
+	pg_uuid_t uuid;
+	memcpy(uuid.data, token.bytes.data(), UUID_LEN);
+	Datum id = UUIDPGetDatum(&uuid);
+	KeptOutcome kept{};
+	SPI_connect();
+	(void) Run(&insert_never, core::BucketOf(token), &id);
+	const bool ruled_out = SPI_processed > 0;
+	if (!ruled_out)
+		kept = FindConnected(core::BucketOf(token), id);
+	SPI_finish();
+	ForceSyncCommit();
+	if (!ruled_out)
+		LeaveMarker(token.Region().value);
+	return kept;
+}
+
 [[noreturn]] void RefuseStale(const core::OutcomeToken &token)
 {
 	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -151,6 +182,17 @@ KeptOutcome FindOutcome(const uint8 *token)
 	return kept;
 }
 
+void KeepDecision(const uint8 *token)
+{
+	pg_uuid_t id;
+	memcpy(id.data, token, UUID_LEN);
+	Datum values[] = {UUIDPGetDatum(&id), Int64GetDatum(0)};
+	SPI_connect();
+	(void) Run(&insert_committed, core::BucketOf(TokenOf(token)), values);
+	SPI_finish();
+	ForceSyncCommit();
+}
+
 void RegisterOutcomeTable()
 {
 	next_finish = ExecutorFinish_hook;
@@ -162,6 +204,7 @@ extern "C" {
 PG_FUNCTION_INFO_V1(homing_greet);
 PG_FUNCTION_INFO_V1(homing_keep_outcome);
 PG_FUNCTION_INFO_V1(homing_settle_outcome);
+PG_FUNCTION_INFO_V1(homing_rule_out);
 PG_FUNCTION_INFO_V1(homing_last_commit);
 PG_FUNCTION_INFO_V1(homing_bucket_to_empty);
 
@@ -200,24 +243,11 @@ PGDLLEXPORT Datum homing_keep_outcome(PG_FUNCTION_ARGS)
 PGDLLEXPORT Datum homing_settle_outcome(PG_FUNCTION_ARGS)
 {
 	const core::OutcomeToken token = TokenOf(PG_GETARG_UUID_P(0)->data);
-	Datum id = PG_GETARG_DATUM(0);
 	CheckHere(token);
 	if (core::IsForgettable(token, Now()))
 		RefuseStale(token);
 
-	const int bucket = core::BucketOf(token);
-	KeptOutcome kept{};
-	SPI_connect();
-	(void) Run(&insert_never, bucket, &id);
-	if (SPI_processed == 0) {
-		kept = FindConnected(bucket, id);
-		pg_uuid_t marker;
-		FillToken(token.Region().value, marker.data);
-		Datum marker_id = UUIDPGetDatum(&marker);
-		(void) Run(&insert_never, core::BucketOf(TokenOf(marker.data)), &marker_id);
-	}
-	SPI_finish();
-	ForceSyncCommit();
+	const KeptOutcome kept = Settle(token);
 
 	TupleDesc desc;
 	if (get_call_result_type(fcinfo, nullptr, &desc) != TYPEFUNC_COMPOSITE)
@@ -225,6 +255,18 @@ PGDLLEXPORT Datum homing_settle_outcome(PG_FUNCTION_ARGS)
 	Datum values[] = {BoolGetDatum(kept.committed), Int64GetDatum(static_cast<int64>(kept.rows))};
 	bool nulls[] = {false, false};
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+// What a participant hears who asks about the decision: "committed", "never", or "forgotten". In every case a
+// row is left, behind which the stream holds the decision if there is one.
+PGDLLEXPORT Datum homing_rule_out(PG_FUNCTION_ARGS)
+{
+	const core::OutcomeToken token = TokenOf(PG_GETARG_UUID_P(0)->data);
+	CheckHere(token);
+	if (!core::IsForgettable(token, Now()))
+		PG_RETURN_TEXT_P(cstring_to_text(Settle(token).committed ? "committed" : "never"));
+	LeaveMarker(token.Region().value);
+	PG_RETURN_TEXT_P(cstring_to_text("forgotten"));
 }
 
 PGDLLEXPORT Datum homing_last_commit(PG_FUNCTION_ARGS)

@@ -14,6 +14,9 @@ struct KeptOutcome {
 // Writes a new token for a transaction that commits at the region.
 void FillToken(int16 region, uint8 *token);
 
+// Inserts, as part of our transaction, that it commits: the decision of a transaction over several regions.
+void KeepDecision(const uint8 *token);
+
 KeptOutcome FindOutcome(const uint8 *token);
 
 // Hooks; from _PG_init.

@@ -42,12 +42,6 @@ void RaiseNotice(const remote::Error &notice)
 	});
 }
 
-void AddContext(remote::Error &error, const std::string &region)
-{
-	error.context += error.context.empty() ? "" : "\n";
-	error.context += "while writing at home region \"" + region + "\"";
-}
-
 }  // namespace
 
 RegionSession::RegionSession(Place place, pg::RegionConnection connection, pg::LatchWaiter &waiter)
@@ -55,10 +49,19 @@ RegionSession::RegionSession(Place place, pg::RegionConnection connection, pg::L
 {
 }
 
+void RegionSession::AddContext(remote::Error &error) const
+{
+	error.context += error.context.empty() ? "" : "\n";
+	error.context += "while writing at home region \"" + place_.name + "\"";
+}
+
 void RegionSession::ReportNotices()
 {
-	for (const remote::Error &notice : connection_->TakeNotices())
-		RaiseNotice(notice);
+	for (const remote::Error &notice : connection_->TakeNotices()) {
+		// A ROLLBACK that was sent to be on the safe side.
+		if (notice.sqlstate != "25P01")
+			RaiseNotice(notice);
+	}
 }
 
 // --- sending ----------------------------------------------------------------------------------------------
@@ -171,44 +174,48 @@ remote::Result RegionSession::NextAnswer(pg::CancelMode &mode)
 	}
 }
 
+void RegionSession::Take(remote::Result result, Taken *taken)
+{
+	const Answer purpose = expected_.empty() ? Answer::kDropped : expected_.front();
+	if (!result) {
+		if (!expected_.empty())
+			expected_.pop_front();
+		return;
+	}
+	switch (PQresultStatus(result.get())) {
+	case PGRES_PIPELINE_SYNC:
+	case PGRES_PIPELINE_ABORTED:
+		return;
+	case PGRES_FATAL_ERROR:
+		if (purpose == Answer::kFinish)
+			finish_failed_ = true;
+		else if (!taken->error && purpose != Answer::kDropped && purpose != Answer::kPosition)
+			taken->error = remote::Error::FromResult(result.get());
+		return;
+	default:
+		if (purpose == Answer::kStatement)
+			taken->wanted = std::move(result);
+		else if (purpose == Answer::kGreeting)
+			prepared_limit_ = std::atoi(PQgetvalue(result.get(), 0, 0));
+		else if (purpose == Answer::kPosition)
+			position_ = std::strtoull(PQgetvalue(result.get(), 0, 0), nullptr, 10);
+	}
+}
+
 // Receives everything that was sent; returns the statement's result.
 remote::Result RegionSession::CollectAll()
 {
 	pg::CancelMode mode(waiter_, cancelled_ ? pg::OnCancel::kHold : pg::OnCancel::kTell);
-	remote::Result wanted;
-	std::optional<remote::Error> error;
-	while (connection_->AwaitsSync()) {
-		remote::Result result = NextAnswer(mode);
-		const Answer purpose = expected_.empty() ? Answer::kDropped : expected_.front();
-		if (!result) {
-			if (!expected_.empty())
-				expected_.pop_front();
-			continue;
-		}
-		switch (PQresultStatus(result.get())) {
-		case PGRES_PIPELINE_SYNC:
-		case PGRES_PIPELINE_ABORTED:
-			break;
-		case PGRES_FATAL_ERROR:
-			if (!error && purpose != Answer::kDropped && purpose != Answer::kPosition)
-				error = remote::Error::FromResult(result.get());
-			break;
-		default:
-			if (purpose == Answer::kStatement)
-				wanted = std::move(result);
-			else if (purpose == Answer::kGreeting)
-				prepared_limit_ = std::atoi(PQgetvalue(result.get(), 0, 0));
-			else if (purpose == Answer::kPosition)
-				position_ = std::strtoull(PQgetvalue(result.get(), 0, 0), nullptr, 10);
-		}
-	}
+	Taken taken;
+	while (connection_->AwaitsSync())
+		Take(NextAnswer(mode), &taken);
 	ReportNotices();
-	if (error) {
+	if (taken.error) {
 		settings_.clear();  // what was set inside the failed transaction is gone
-		AddContext(*error, place_.name);
-		throw *error;
+		AddContext(*taken.error);
+		throw *taken.error;
 	}
-	return wanted;
+	return std::move(taken.wanted);
 }
 
 // Our user's cancel goes before whatever the region made of it.
@@ -230,53 +237,6 @@ remote::Result RegionSession::Collect()
 		throw;
 	}
 	RaiseCancel();
-	return result;
-}
-
-// --- COPY ------------------------------------------------------------------------------------------------
-
-template <typename Body>
-auto RegionSession::AtHome(const Body &body) -> decltype(body())
-{
-	try {
-		return body();
-	} catch (remote::Error &error) {
-		settings_.clear();
-		AddContext(error, place_.name);
-		throw;
-	}
-}
-
-void RegionSession::BeginCopy(const std::string &sql, int nest_level)
-{
-	EnterTransaction(nest_level);
-	connection_->Sync();
-	(void) Collect();
-	AtHome([&] { connection_->BeginCopy(sql); });
-}
-
-bool RegionSession::OfferCopy(const std::string &data)
-{
-	const bool sent = AtHome([&] { return connection_->OfferCopyData(data.data(), data.size()); });
-	ReportNotices();
-	return sent;
-}
-
-void RegionSession::SendOffered()
-{
-	AtHome([&] { connection_->SendOffered(); });
-	ReportNotices();
-}
-
-void RegionSession::EndCopy()
-{
-	AtHome([&] { connection_->OfferCopyEnd(); });
-}
-
-remote::Result RegionSession::FinishCopy()
-{
-	remote::Result result = AtHome([&] { return connection_->ReceiveCopyEnd(); });
-	ReportNotices();
 	return result;
 }
 
@@ -323,7 +283,7 @@ remote::Result RegionSession::Settle(CommitPoint *commit)
 		}
 		pg::DebugPoint("forward-sent");
 		result = CollectAll();
-		level_ = 0;
+		Ended();
 		cancelled_ = false;
 		connection_->SetDeadline(std::nullopt);
 		commit->position = position_;
@@ -332,46 +292,118 @@ remote::Result RegionSession::Settle(CommitPoint *commit)
 		reason = lost.what();
 	} catch (const remote::Error &) {
 		if (connection_->TransactionStatus() == PQTRANS_IDLE)
-			level_ = 0;  // COMMIT itself failed
+			Ended();  // COMMIT itself failed
 		Rollback();
 		RaiseCancel();
 		throw;
 	} catch (const pg::ServerError &failure) {
 		reason = failure.what();
 	}
-	level_ = 0;
+	Ended();
 	const bool cancelled = std::exchange(cancelled_, false);
 	Learn(place_, waiter_, reason, cancelled, commit);
 	return result;
 }
 
+// What is still to be answered failed, or does not count any more.
+void RegionSession::DropAnswers() noexcept
+{
+	for (Answer &answer : expected_) {
+		if (answer != Answer::kFinish && answer != Answer::kPosition)
+			answer = Answer::kDropped;
+	}
+}
+
+// The answers are read with that of the next statement. When the connection is lost, the server ends the
+// transaction by itself, and its worker a prepared one.
 void RegionSession::Rollback() noexcept
 {
 	pending_.clear();
 	cancelled_ = false;
 	connection_->SetDeadline(std::nullopt);
-	for (Answer &answer : expected_)
-		answer = Answer::kDropped;
-	if (std::exchange(level_, 0) == 0 || connection_->Lost())
+	const bool any = InTransaction();
+	Ended();
+	if (!any)
 		return;
+	DropAnswers();
+	if (Dead()) {
+		prepared_.clear();
+		return;
+	}
 	settings_.clear();
 	try {
-		// The answer is read with that of the next statement.
+		// Also when PREPARE was sent: it may have failed.
 		Send(Answer::kDropped, "ROLLBACK");
 		connection_->SyncLater();
+		if (!prepared_.empty()) {
+			Send(Answer::kDropped, "ROLLBACK PREPARED '" + prepared_ + "'");
+			connection_->SyncLater();
+		}
 	} catch (...) {
-		// The connection is lost now, and the server ends the transaction with it.
+		// Lost now.
 	}
+	prepared_.clear();
+}
+
+void RegionSession::PostPrepare(const std::string &gid, const core::OutcomeToken &part)
+{
+	QueuePending();
+	QueueOutcome(part);
+	Send(Answer::kCommand, "PREPARE TRANSACTION '" + gid + "'");
+	prepared_ = gid;
+	connection_->Sync();
+}
+
+// Over there, COMMIT PREPARED waits until the decision has arrived, and fails without it (prepared_guard.hpp).
+// What follows for the same session waits behind it.
+void RegionSession::Finish() noexcept
+{
+	Ended();
+	finish_failed_ = false;
+	position_ = 0;
+	try {
+		Send(Answer::kFinish, "COMMIT PREPARED '" + prepared_ + "'");
+		connection_->SyncLater();
+		QueuePosition();
+		connection_->SyncLater();
+	} catch (...) {
+		// The region's worker commits it.
+	}
+	prepared_.clear();
+}
+
+bool RegionSession::AwaitFinished(std::chrono::steady_clock::time_point deadline) noexcept
+{
+	bool finished = false;
+	try {
+		pg::CancelMode mode(waiter_, pg::OnCancel::kTell);
+		connection_->SetPause(deadline);
+		Taken taken;
+		while (connection_->AwaitsSync())
+			Take(connection_->Receive(), &taken);
+		finished = !finish_failed_;
+	} catch (...) {
+		// The answer comes later, or never.
+	}
+	connection_->SetDeadline(std::nullopt);
+	return finished;
+}
+
+void RegionSession::MarkWritten(int nest_level)
+{
+	if (written_level_ == 0 || nest_level < written_level_)
+		written_level_ = nest_level;
 }
 
 void RegionSession::EndSubtransaction(bool commit, int nest_level)
 {
+	if (written_level_ >= nest_level)
+		written_level_ = commit ? nest_level - 1 : 0;
 	if (level_ < nest_level)
 		return;
 	// Deeper savepoints are gone with this one; so are commands that end them.
 	if (!commit) {
-		for (Answer &answer : expected_)
-			answer = Answer::kDropped;
+		DropAnswers();
 		pending_.push_back("ROLLBACK TO SAVEPOINT " + Savepoint(nest_level));
 		settings_.clear();
 	}

@@ -13,6 +13,7 @@
 #include "core/outcome_token.hpp"
 #include "remote/connection.hpp"
 
+#include <chrono>
 #include <deque>
 #include <map>
 #include <optional>
@@ -56,28 +57,44 @@ public:
 	// Throws the remote error, or ConnectionLost: then nothing of the transaction is committed.
 	remote::Result Receive() { return Collect(); }
 
-	// COPY … FROM STDIN in the remote transaction: Begin, any number of Offer, End, Finish. An exception that
-	// leaves a COPY unfinished leaves the session Lost.
-	void BeginCopy(const std::string &sql, int nest_level);
-	bool OfferCopy(const std::string &data);  // never waits; false: the connection is full
-	void SendOffered();
-	void EndCopy();                           // sent, not answered yet
-	remote::Result FinishCopy();
-
 	// Runs the statement as a transaction of its own: one round trip, and it is committed on return. The
 	// result is empty when the connection was lost and the commit was learned of in another way.
 	// Throws the remote error or NotCommitted (not committed), or OutcomeUnknown.
 	remote::Result RunAlone(const RemoteStatement &statement, CommitPoint *commit);
 	// Commits the remote transaction; throws as RunAlone does.
 	void Commit(CommitPoint *commit);
+
+	// Sends PREPARE TRANSACTION; `part` names the remote transaction. Receive takes the answer: then the part
+	// waits for the decision, or for Rollback.
+	void PostPrepare(const std::string &gid, const core::OutcomeToken &part);
+	// Lets the region commit the prepared part once the decision has arrived there. Waits for nothing.
+	void Finish() noexcept;
+	// Whether the region has done it, as far as it says so before `deadline`. A cancel ends the wait too.
+	bool AwaitFinished(std::chrono::steady_clock::time_point deadline) noexcept;
+
+	// COPY … FROM STDIN in the remote transaction: Begin, any number of Offer, End, Finish. An exception that
+	// leaves a COPY unfinished leaves the session Lost.
+	void BeginCopy(const std::string &sql, int nest_level);
+	bool OfferCopy(const std::string &data);  // never waits; false: the connection is full
+	void SendOffered();
+	void EndCopy(); // sent, not answered yet
+	remote::Result FinishCopy();
+
 	void Rollback() noexcept;  // never waits for an answer
 	void EndSubtransaction(bool commit, int nest_level);
 
-	bool InTransaction() const { return level_ > 0; }
+	bool InTransaction() const { return level_ > 0 || !prepared_.empty(); }
+	// Whether a write was forwarded in the remote transaction that is not undone.
+	bool Wrote() const { return written_level_ > 0; }
+	void MarkWritten(int nest_level);
+	// max_prepared_transactions there; -1 before the first answer.
+	int PreparedLimit() const { return prepared_limit_; }
 	// The remote transaction was lost while ours goes on: it can only be rolled back.
-	bool Lost() const { return level_ > 0 && connection_->Lost(); }
+	bool Lost() const { return InTransaction() && Dead(); }
+	// Good for closing only.
+	bool Dead() const { return copying_ || connection_->Lost(); }
 	// Outside a transaction: a further one can run here. Does not wait.
-	bool Usable() { return expected_.empty() ? connection_->StillThere() : !connection_->Lost(); }
+	bool Usable() { return !Dead() && (!expected_.empty() || connection_->StillThere()); }
 	const Place &place() const { return place_; }
 	const std::string &name() const { return place_.name; }
 	int RemotePid() const { return connection_->BackendPid(); }
@@ -89,6 +106,7 @@ private:
 		kStatement,  // its result is wanted
 		kGreeting,
 		kPosition,   // of the last commit there; not wanted if it fails
+		kFinish,     // of committing a prepared part; if it fails, the region's worker does it
 		kDropped     // nobody cares
 	};
 
@@ -101,21 +119,35 @@ private:
 	void QueueOutcome(const core::OutcomeToken &token);
 	void QueuePosition();
 	remote::Result Settle(CommitPoint *commit);
+	// What answers brought so far.
+	struct Taken {
+		remote::Result wanted;
+		std::optional<remote::Error> error;
+	};
+
+	void Take(remote::Result result, Taken *taken);
 	remote::Result Collect();
 	remote::Result CollectAll();
+	void DropAnswers() noexcept;
+	void Ended() { level_ = written_level_ = 0; }
 	remote::Result NextAnswer(pg::CancelMode &mode);
 	void PassOnCancel(pg::CancelMode &mode);
 	void RaiseCancel();
 	void ReportNotices();
 	void EnterTransaction(int nest_level);
 	template <typename Body>
-	auto AtHome(const Body &body) -> decltype(body());
+	auto InCopy(const Body &body) -> decltype(body());
+	void AddContext(remote::Error &error) const;
 
 	Place place_;
 	pg::RegionConnection connection_;
 	pg::LatchWaiter &waiter_;
 	int level_ = 0;                     // nesting level of the remote transaction; 0: none
-	int prepared_limit_ = -1;           // max_prepared_transactions there; -1: it has not said yet
+	int written_level_ = 0;             // lowest nesting level of a write in it; 0: none
+	std::string prepared_;              // name of the part that we have asked to prepare; empty: none
+	int prepared_limit_ = -1;
+	bool finish_failed_ = false;        // of the last Finish
+	bool copying_ = false;              // between the begin and the end of a COPY
 	bool cancelled_ = false;            // while answers are awaited: our user cancelled, and they know
 	std::deque<Answer> expected_;       // answers to what was sent, in order
 	std::uint64_t position_ = 0;        // the last kPosition received

@@ -3,10 +3,12 @@
 #include <map>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "pg/boundary.hpp"
 #include "pg/catalog.hpp"
 #include "pg/waiter.hpp"
+#include "write/atomic_commit.hpp"
 #include "write/outcome.hpp"
 
 extern "C" {
@@ -27,10 +29,6 @@ using Sessions = std::map<SessionKey, std::unique_ptr<RegionSession>>;
 Sessions *sessions = nullptr;
 pg::LatchWaiter *waiter = nullptr;
 bool credentials_changed = false;
-
-// The region written to in this transaction, and the lowest nesting level at which it was.
-RegionSession *writer = nullptr;
-int writer_level = 0;
 
 // A region has committed what this transaction did; a cancel must not make it look undone any more.
 bool cancel_held = false;
@@ -106,50 +104,64 @@ RegionSession &SessionAt(core::RegionId region)
 	return *known->second;
 }
 
-void CheckMayWriteAt(const RegionSession &session)
+std::vector<RegionSession *> Writers()
 {
-	if (writer != nullptr && writer != &session) {
-		remote::Error error("0A000", "cannot write at a second region in one transaction");
-		error.detail = "The transaction has written at region \"" + writer->name() + "\" and would now write at \"" +
-					   session.name() + "\".";
-		error.hint = "Commit in between.";
-		throw error;
+	std::vector<RegionSession *> writers;
+	if (sessions != nullptr) {
+		for (auto &[key, session] : *sessions) {
+			if (session->Wrote())
+				writers.push_back(session.get());
+		}
 	}
-	if (writer == nullptr && TransactionIdIsValid(GetTopTransactionIdIfAny())) {
-		remote::Error error("0A000", "cannot write at a second region in one transaction");
-		error.detail = "The transaction has written in this region and would now write at \"" + session.name() + "\".";
-		error.hint = "Commit in between.";
-		throw error;
+	return writers;
+}
+
+bool WroteHere()
+{
+	return TransactionIdIsValid(GetTopTransactionIdIfAny());
+}
+
+// A region that would have to prepare its part but cannot is found out with the second writer.
+void CheckWriters()
+{
+	const std::vector<RegionSession *> writers = Writers();
+	if (writers.size() > 1 || (writers.size() == 1 && WroteHere())) {
+		for (const RegionSession *session : writers)
+			CheckCanPrepare(*session);
 	}
+}
+
+// With one writer its COMMIT decides. Ours follows, and must not fail any more.
+void CommitAt(RegionSession &session)
+{
+	if (IsolationIsSerializable())
+		pg::PgCall([] { PreCommit_CheckForSerializationFailure(); });
+	CommitPoint commit;
+	commit.token = NewToken(session.place().region);
+	session.Commit(&commit);
+	HoldCancel();
 }
 
 void OnPreCommit()
 {
-	if (writer != nullptr && TransactionIdIsValid(GetTopTransactionIdIfAny())) {
-		remote::Error error("0A000", "cannot commit writes in this region and at region \"" + writer->name() +
-		                                 "\" in one transaction");
-		error.hint = "Commit in between.";
-		throw error;
-	}
 	for (auto &[key, session] : *sessions) {
 		if (session->Lost())
 			throw LostInTransaction(*session);
 	}
-	// Readers end without a round trip; the writer decides.
-	for (auto &[key, session] : *sessions) {
-		if (session.get() != writer)
-			session->Rollback();
+	const std::vector<RegionSession *> writers = Writers();
+	if (writers.size() == 1 && !WroteHere())
+		CommitAt(*writers.front());
+	else if (!writers.empty())
+		PrepareEverywhere(writers);
+}
+
+bool AnyWriter()
+{
+	for (const auto &[key, session] : *sessions) {
+		if (session->Wrote())
+			return true;
 	}
-	if (writer != nullptr) {
-		RegionSession &session = *std::exchange(writer, nullptr);
-		// The last chance for our own part to fail.
-		if (IsolationIsSerializable())
-			pg::PgCall([] { PreCommit_CheckForSerializationFailure(); });
-		CommitPoint commit;
-		commit.token = NewToken(session.place().region);
-		session.Commit(&commit);
-		HoldCancel();
-	}
+	return false;
 }
 
 void OnTransactionEnd(XactEvent event, void *)
@@ -161,17 +173,22 @@ void OnTransactionEnd(XactEvent event, void *)
 		pg::PgEntry([] { OnPreCommit(); });
 		break;
 	case XACT_EVENT_PRE_PREPARE:
-		if (writer != nullptr)
+		if (AnyWriter())
 			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			                errmsg("cannot PREPARE a transaction that has written at another region")));
 		break;
 	case XACT_EVENT_COMMIT:
+		FinishEverywhere();
+		[[fallthrough]];
 	case XACT_EVENT_ABORT:
 	case XACT_EVENT_PREPARE:
+		ForgetPrepared();
 		ReleaseCancel();
-		writer = nullptr;
-		for (auto &[key, session] : *sessions)
-			session->Rollback();
+		// Those that only read end here too, without a round trip.
+		for (auto it = sessions->begin(); it != sessions->end();) {
+			it->second->Rollback();
+			it = it->second->Dead() ? sessions->erase(it) : std::next(it);
+		}
 		break;
 	default:
 		break;
@@ -188,12 +205,6 @@ void OnSubTransactionEnd(SubXactEvent event, SubTransactionId, SubTransactionId,
 		for (auto &[key, session] : *sessions)
 			session->EndSubtransaction(commit, level);
 	});
-	if (writer != nullptr && writer_level >= level) {
-		if (commit)
-			writer_level = level - 1;
-		else
-			writer = nullptr;
-	}
 }
 
 }  // namespace
@@ -223,13 +234,9 @@ namespace {
 // Counts a write at the region before it is sent: whatever it does may have to be committed or undone.
 int BecomeWriter(RegionSession &session)
 {
-	CheckMayWriteAt(session);
 	const int level = pg::PgCall([] { return GetCurrentTransactionNestLevel(); });
-	if (writer == nullptr) {
-		writer = &session;
-		writer_level = level;
-	}
-	writer_level = level < writer_level ? level : writer_level;
+	session.MarkWritten(level);
+	CheckWriters();
 	return level;
 }
 
@@ -250,17 +257,17 @@ RegionSession &BeginCopy(core::RegionId region, const std::string &sql)
 
 remote::Result Await(core::RegionId region)
 {
-	return sessions->at({region, GetUserId()})->Receive();
+	remote::Result result = sessions->at({region, GetUserId()})->Receive();
+	CheckWriters();
+	return result;
 }
 
 void CheckMayWriteHere()
 {
-	if (writer != nullptr)
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		                errmsg("cannot write at a second region in one transaction"),
-		                errdetail("The transaction has written at region \"%s\" and would now write in this region.",
-		                          writer->name().c_str()),
-		                errhint("Commit in between.")));
+	pg::PgEntry([] {
+		for (const RegionSession *session : Writers())
+			CheckCanPrepare(*session);
+	});
 }
 
 bool TransactionIsUntouched()

@@ -1,9 +1,8 @@
 // The user's transaction over regions.
 //
 // Every region that a transaction has forwarded a statement to takes part in it with one remote
-// transaction. At most one participant may have written, this region counted: with one writer its COMMIT
-// decides, so nothing needs to be prepared. It is sent before our own commit, which then has nothing to
-// lose.
+// transaction. With one writer, this region counted, its COMMIT decides, so nothing needs to be prepared; it
+// is sent before our own commit, which then has nothing to lose. With several, see atomic_commit.hpp.
 #pragma once
 
 #include "core/ids.hpp"
@@ -31,7 +30,8 @@ remote::Result Await(core::RegionId region);
 // ends. Throws the remote error, CannotConnect, ConnectionLost.
 RegionSession &BeginCopy(core::RegionId region, const std::string &sql);
 
-// Raises 0A000 when a write here would be the second writer of the transaction. A plain server call.
+// Raises 55000 when a write here would be the second writer of the transaction and the first one cannot
+// prepare its part. A plain server call.
 void CheckMayWriteHere();
 
 // True when nothing was forwarded or written in this transaction so far.

@@ -30,6 +30,11 @@ STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_settle_outcome';
 COMMENT ON FUNCTION homing._settle_outcome(uuid) IS
 	'whether the transaction of the token has committed at this region; if not, it never will. Waits while it is running';
 
+CREATE FUNCTION homing._rule_out(token uuid) RETURNS text
+STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_rule_out';
+COMMENT ON FUNCTION homing._rule_out(uuid) IS
+	'the decision about a transaction that this region coordinates: committed; never, from now on for good; or forgotten, when it is too long ago';
+
 CREATE FUNCTION homing._last_commit() RETURNS bigint
 VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_last_commit';
 COMMENT ON FUNCTION homing._last_commit() IS
@@ -46,14 +51,14 @@ CREATE FUNCTION homing._bucket_to_empty() RETURNS int2
 VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_bucket_to_empty';
 
 -- Empties the bucket of two hours ago. The truncation is of a partition, so it is not replicated: every
--- region forgets for itself.
+-- region forgets for itself. Not while a prepared part waits here for a decision.
 CREATE FUNCTION homing._forget_outcomes() RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
 AS $$
 DECLARE
 	bucket CONSTANT text := 'homing.outcome_' || homing._bucket_to_empty();
 BEGIN
-	IF bucket IS NULL OR pg_relation_size(bucket::regclass) = 0 THEN
+	IF bucket IS NULL OR pg_relation_size(bucket::regclass) = 0 OR EXISTS (SELECT FROM homing._parts) THEN
 		RETURN;
 	END IF;
 	EXECUTE 'TRUNCATE ' || bucket;
@@ -61,3 +66,69 @@ END
 $$;
 COMMENT ON FUNCTION homing._forget_outcomes() IS
 	'empties the bucket of outcomes that nobody may ask for any more';
+
+-- --- prepared parts of transactions over several regions -------------------------------------------------
+
+CREATE TABLE homing.resolution (
+	gid text PRIMARY KEY,
+	commit boolean NOT NULL
+);
+COMMENT ON TABLE homing.resolution IS 'what an operator has decided about prepared parts; local, the worker carries it out';
+
+CREATE VIEW homing._parts AS
+SELECT p.gid, p.prepared, p.owner, split_part(p.gid, ':', 3)::int2 AS coordinator, split_part(p.gid, ':', 8)::uuid AS token
+FROM pg_prepared_xacts p JOIN (SELECT * FROM homing.local_region LIMIT 1) l
+	ON p.gid ~ ('^homing:' || left(l.cluster_id::text, 8)
+		|| '(:[0-9]{1,5})(:[0-9]{1,19}){4}:[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}:[0-9.]+$')
+WHERE p.database = current_database();
+COMMENT ON VIEW homing._parts IS 'prepared parts of transactions of this cluster in this database';
+
+-- What core::ResolveInDoubt needs to know. The position is read before the decision that it is about.
+CREATE FUNCTION homing._doubts(OUT gid text, OUT resolution boolean, OUT decision boolean, OUT coordinator text,
+	OUT lost boolean, OUT applied numeric, OUT age bigint)
+RETURNS SETOF record
+VOLATILE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	part record;
+	stream text;
+BEGIN
+	FOR part IN SELECT * FROM homing._parts LOOP
+		gid := part.gid;
+		SELECT m.name, m.status = 'lost' INTO coordinator, lost FROM homing.member m WHERE m.region_id = part.coordinator;
+		SELECT 'pg_' || s.oid INTO stream
+		FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()
+		JOIN pg_replication_origin o ON o.roname = 'pg_' || s.oid
+		WHERE s.subname = homing._stream_name(part.coordinator, (SELECT l.region_id FROM homing.local_region l));
+		applied := coalesce(pg_replication_origin_progress(stream, false) - '0/0'::pg_lsn, 0);
+		decision := (SELECT o.committed FROM homing.outcome o WHERE o.id = part.token);
+		resolution := (SELECT r.commit FROM homing.resolution r WHERE r.gid = part.gid);
+		age := extract(epoch FROM clock_timestamp() - part.prepared) * 1000;
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION homing._doubts() IS
+	'what this region knows about its prepared parts; age in ms, applied as a number of bytes';
+
+CREATE FUNCTION homing.resolve(gid text, decision text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF decision IS NULL OR decision NOT IN ('commit', 'abort') THEN
+		RAISE EXCEPTION 'invalid decision %', coalesce(quote_literal(decision), 'NULL') USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'It is ''commit'' or ''abort''.';
+	END IF;
+	IF NOT EXISTS (SELECT FROM homing._parts p WHERE p.gid = resolve.gid) THEN
+		RAISE EXCEPTION 'no prepared part "%" in this region', gid USING ERRCODE = 'undefined_object',
+			HINT = 'They are listed in homing.in_doubt.';
+	END IF;
+	INSERT INTO homing.resolution VALUES (gid, decision = 'commit')
+	ON CONFLICT ON CONSTRAINT resolution_pkey DO UPDATE SET commit = excluded.commit;
+	INSERT INTO homing.event (at, epoch, kind, region, actor, reason)
+	SELECT clock_timestamp(), c.epoch, 'resolve', m.name, session_user, format('%s %s', decision, gid)
+	FROM homing.local_region l JOIN homing.member m USING (region_id) CROSS JOIN homing.cluster_map c;
+END
+$$;
+COMMENT ON FUNCTION homing.resolve(text, text) IS
+	'decides by hand about a part of a transaction that is in doubt (homing.in_doubt): commit or abort. Decide the same at every region; the worker carries it out within homing.probe_interval, unless the decision of its coordinator arrives first';

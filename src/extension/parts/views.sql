@@ -78,3 +78,22 @@ COMMENT ON COLUMN homing.events.kind IS 'what happened, named as the function th
 COMMENT ON COLUMN homing.events.region IS 'region it is about';
 COMMENT ON COLUMN homing.events.actor IS 'role that asked for it';
 COMMENT ON COLUMN homing.events.reason IS 'why, as the actor said, or what changed';
+
+CREATE VIEW homing.in_doubt AS
+SELECT p.gid, m.name AS coordinator, p.prepared, p.owner,
+	CASE WHEN o.committed THEN 'committing'
+		WHEN NOT o.committed THEN 'aborting'
+		WHEN r.commit IS NOT NULL THEN 'resolved by hand'
+		WHEN m.status = 'lost' THEN 'coordinator lost'
+		ELSE 'waiting for its coordinator' END AS state
+FROM homing._parts p
+LEFT JOIN homing.member m ON m.region_id = p.coordinator
+LEFT JOIN homing.outcome o ON o.id = p.token
+LEFT JOIN homing.resolution r ON r.gid = p.gid
+ORDER BY p.prepared;
+COMMENT ON VIEW homing.in_doubt IS 'parts of transactions over several regions that are prepared in this region and not decided yet';
+COMMENT ON COLUMN homing.in_doubt.gid IS 'name of the prepared transaction';
+COMMENT ON COLUMN homing.in_doubt.coordinator IS 'region whose commit decides';
+COMMENT ON COLUMN homing.in_doubt.prepared IS 'since when it is prepared, and holds its locks';
+COMMENT ON COLUMN homing.in_doubt.owner IS 'role that wrote it';
+COMMENT ON COLUMN homing.in_doubt.state IS 'committing, aborting, resolved by hand, coordinator lost, or waiting for its coordinator';

@@ -1,0 +1,105 @@
+#include "core/gid.hpp"
+#include "write/atomic_commit.hpp"
+
+#include <chrono>
+#include <string>
+
+#include "pg/boundary.hpp"
+#include "pg/catalog.hpp"
+#include "pg/debug_point.hpp"
+#include "pg/settings.hpp"
+#include "write/outcome.hpp"
+#include "write/outcome_table.hpp"
+
+namespace homing::write {
+
+namespace {
+
+// Of the transaction that is being committed. Kept across transactions, so that nothing is allocated after
+// the commit record.
+std::vector<RegionSession *> *prepared = nullptr;
+
+core::Gid NewGid()
+{
+	static std::uint64_t counter = 0;
+	const pg::Catalog *catalog = pg::CurrentCatalog();
+	core::Gid gid;
+	gid.cluster = catalog->cluster.substr(0, 8);
+	gid.coordinator = catalog->map.here();
+	gid.epoch = catalog->map.epoch();
+	gid.database = MyDatabaseId;
+	gid.pid = MyProcPid;
+	gid.counter = ++counter;
+	gid.token = NewToken(gid.coordinator);
+	return gid;
+}
+
+}  // namespace
+
+void CheckCanPrepare(const RegionSession &session)
+{
+	if (session.PreparedLimit() != 0)
+		return;
+	remote::Error error("55000", "cannot write at region \"" + session.name() + "\" and at another one in one transaction");
+	error.detail = "To commit at both or at none, region \"" + session.name() +
+				   "\" must prepare its part, but max_prepared_transactions is 0 there.";
+	error.hint = "Set max_prepared_transactions there to a value as high as max_connections and restart it, or commit "
+				 "in between.";
+	throw error;
+}
+
+void PrepareEverywhere(const std::vector<RegionSession *> &writers)
+{
+	if (prepared == nullptr)
+		prepared = new std::vector<RegionSession *>;
+	prepared->clear();
+	prepared->reserve(writers.size());
+	for (const RegionSession *session : writers)
+		CheckCanPrepare(*session);
+
+	core::Gid gid = NewGid();
+	pg::DebugPoint("atomic-before-prepare");
+	for (RegionSession *session : writers) {
+		const core::RegionId region = session->place().region;
+		gid.part = std::to_string(region.value) + "." + std::to_string(prepared->size());
+		prepared->push_back(session);
+		session->PostPrepare(gid.Text(), NewToken(region));
+		pg::DebugPoint("atomic-between-prepares");
+	}
+	const std::uint8_t *decision = gid.token.bytes.data();
+	pg::PgCall([&] { KeepDecision(decision); });
+	for (RegionSession *session : writers)
+		(void) session->Receive();
+	pg::DebugPoint("atomic-before-decision");
+}
+
+void FinishEverywhere() noexcept
+{
+	if (prepared == nullptr || prepared->empty())
+		return;
+	pg::DebugPoint("atomic-after-decision");
+	for (RegionSession *session : *prepared)
+		session->Finish();
+	pg::DebugPoint("atomic-finish-sent");
+	if (pg::settings.wait_second_phase) {
+		const auto deadline =
+			std::chrono::steady_clock::now() + std::chrono::milliseconds(pg::settings.outcome_timeout_ms);
+		for (RegionSession *session : *prepared) {
+			if (!session->AwaitFinished(deadline))
+				ereport(WARNING, (errmsg("region \"%s\" has not committed its part of the transaction yet",
+				                         session->name().c_str()),
+				                  errdetail("The transaction is committed in this region and will be there.")));
+		}
+		// It was meant for the wait.
+		QueryCancelPending = false;
+	}
+	prepared->clear();
+}
+
+void ForgetPrepared() noexcept
+{
+	if (prepared != nullptr)
+		prepared->clear();
+}
+
+}  // namespace homing::write
