@@ -1,7 +1,5 @@
 #include "remote/connection.hpp"
 
-#include <poll.h>
-
 #include <algorithm>
 
 namespace homing::remote {
@@ -371,8 +369,7 @@ void Connection::EndCopyIn()
 void Connection::WatchCopy(std::size_t notices_before)
 {
 	constexpr auto kQuiet = std::chrono::seconds(1);
-	struct pollfd socket {PQsocket(conn_), POLLIN, 0};
-	if (poll(&socket, 1, 0) > 0) {
+	if (WaitFor(true, false, milliseconds{0})) {
 		copy_answered_ = Clock::now();
 		if (PQconsumeInput(conn_) == 0)
 			GiveUp();
