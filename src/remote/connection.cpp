@@ -369,7 +369,7 @@ void Connection::EndCopyIn()
 void Connection::WatchCopy(std::size_t notices_before)
 {
 	constexpr auto kQuiet = std::chrono::seconds(1);
-	if (WaitFor(true, false, milliseconds{0})) {
+	if (waiter_.Wait(PQsocket(conn_), true, false, milliseconds{0})) {
 		copy_answered_ = Clock::now();
 		if (PQconsumeInput(conn_) == 0)
 			GiveUp();
