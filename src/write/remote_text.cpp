@@ -76,39 +76,108 @@ void DropDefaults(Query *insert)
 	insert->targetList = kept;
 }
 
-// INSERT … SELECT as text has one source column a target, in order. In the tree the target may cast one, or
-// have a bare literal instead: a query around the source computes what the target wants.
-void WrapSource(Query *insert)
+// Names for the columns of a source that nothing else can mean.
+List *ColumnNames(const char *prefix, int count)
 {
-	const int source = linitial_node(RangeTblRef, insert->jointree->fromlist)->rtindex;
-	RangeTblEntry *rows = rt_fetch(source, insert->rtable);
-	if (rows->rtekind != RTE_SUBQUERY)
-		return;
+	List *names = NIL;
+	for (int i = 1; i <= count; ++i)
+		names = lappend(names, makeString(psprintf("%s%d", prefix, i)));
+	return names;
+}
+
+Node *SourceColumn(TargetEntry *entry, int source, int column)
+{
+	auto *expr = reinterpret_cast<Node *>(entry->expr);
+	return reinterpret_cast<Node *>(makeVar(source, column, exprType(expr), exprTypmod(expr), exprCollation(expr), 0));
+}
+
+// INSERT … SELECT: the target may cast a column of the source, or have a bare literal instead of one. A
+// query around the source computes what the target wants.
+void WrapSource(Query *insert, int source, RangeTblEntry *rows)
+{
 	auto *around = makeNode(Query);
 	around->commandType = CMD_SELECT;
 	auto *inner = static_cast<RangeTblEntry *>(copyObjectImpl(rows));
 	IncrementVarSublevelsUp(reinterpret_cast<Node *>(inner->subquery), 1, 1);
-	inner->alias = makeAlias("source", NIL);
-	inner->eref = makeAlias("source", static_cast<List *>(copyObjectImpl(rows->eref->colnames)));
+	// The names are given, not taken from the source, whose columns may be called anything.
+	List *names = ColumnNames("c", list_length(rows->eref->colnames));
+	inner->alias = makeAlias("source", names);
+	inner->eref = makeAlias("source", static_cast<List *>(copyObjectImpl(names)));
 	inner->inFromCl = true;
 	around->rtable = list_make1(inner);
 	auto *from = makeNode(RangeTblRef);
 	from->rtindex = 1;
 	around->jointree = makeFromExpr(list_make1(from), nullptr);
-	rows->eref = makeAlias(rows->eref->aliasname, NIL);
+	rows->eref = makeAlias(rows->eref->aliasname, ColumnNames("value", list_length(insert->targetList)));
 	ListCell *cell;
 	foreach (cell, insert->targetList) {
 		auto *entry = lfirst_node(TargetEntry, cell);
 		auto *expr = reinterpret_cast<Node *>(entry->expr);
 		const int column = list_length(around->targetList) + 1;
-		char *name = psprintf("value%d", column);
-		entry->expr = reinterpret_cast<Expr *>(
-			makeVar(source, column, exprType(expr), exprTypmod(expr), exprCollation(expr), 0));
+		entry->expr = reinterpret_cast<Expr *>(SourceColumn(entry, source, column));
 		ChangeVarNodes(expr, source, 1, 0);
-		around->targetList = lappend(around->targetList, makeTargetEntry(reinterpret_cast<Expr *>(expr), column, name, false));
-		rows->eref->colnames = lappend(rows->eref->colnames, makeString(name));
+		around->targetList = lappend(around->targetList, makeTargetEntry(reinterpret_cast<Expr *>(expr), column,
+		                                                                 psprintf("value%d", column), false));
 	}
 	rows->subquery = around;
+}
+
+struct ValuesRow {
+	int source;
+	List *values;
+};
+
+Node *TakeFromRow(Node *node, void *context)
+{
+	if (node == nullptr)
+		return nullptr;
+	const auto *row = static_cast<ValuesRow *>(context);
+	if (IsA(node, Var) && reinterpret_cast<Var *>(node)->varno == row->source &&
+	    reinterpret_cast<Var *>(node)->varlevelsup == 0)
+		return static_cast<Node *>(
+			copyObjectImpl(list_nth(row->values, reinterpret_cast<Var *>(node)->varattno - 1)));
+	return pg::MutateExpression(node, TakeFromRow, context);
+}
+
+// INSERT … VALUES with several rows: the rewriter has sorted the targets and left VALUES as they were.
+// Gives VALUES one column a target.
+void SortValues(Query *insert, int source, RangeTblEntry *rows)
+{
+	List *types = NIL, *typmods = NIL, *collations = NIL;
+	ListCell *cell;
+	foreach (cell, rows->values_lists) {
+		ValuesRow row{source, lfirst_node(List, cell)};
+		List *sorted = NIL;
+		ListCell *target;
+		foreach (target, insert->targetList)
+			sorted = lappend(sorted, TakeFromRow(reinterpret_cast<Node *>(lfirst_node(TargetEntry, target)->expr), &row));
+		lfirst(cell) = sorted;
+	}
+	foreach (cell, insert->targetList) {
+		auto *entry = lfirst_node(TargetEntry, cell);
+		auto *expr = reinterpret_cast<Node *>(entry->expr);
+		types = lappend_oid(types, exprType(expr));
+		typmods = lappend_int(typmods, exprTypmod(expr));
+		collations = lappend_oid(collations, exprCollation(expr));
+		entry->expr = reinterpret_cast<Expr *>(SourceColumn(entry, source, foreach_current_index(cell) + 1));
+	}
+	rows->coltypes = types;
+	rows->coltypmods = typmods;
+	rows->colcollations = collations;
+	rows->eref = makeAlias(rows->eref->aliasname, ColumnNames("column", list_length(insert->targetList)));
+}
+
+// INSERT as text has one source column a target, in order. In the tree it need not be so.
+void MatchSource(Query *insert)
+{
+	if (!IsA(linitial(insert->jointree->fromlist), RangeTblRef))
+		return;
+	const int source = linitial_node(RangeTblRef, insert->jointree->fromlist)->rtindex;
+	RangeTblEntry *rows = rt_fetch(source, insert->rtable);
+	if (rows->rtekind == RTE_SUBQUERY)
+		WrapSource(insert, source, rows);
+	else if (rows->rtekind == RTE_VALUES)
+		SortValues(insert, source, rows);
 }
 
 Node *Numbered(Param *param, Rewriting *rewriting)
@@ -143,7 +212,7 @@ Node *Rewrite(Node *node, void *context)
 		query = pg::MutateQuery(query, Rewrite, context);
 		if (query->commandType == CMD_INSERT && query->jointree->fromlist != NIL) {
 			DropDefaults(query);
-			WrapSource(query);
+			MatchSource(query);
 		}
 		return reinterpret_cast<Node *>(query);
 	}

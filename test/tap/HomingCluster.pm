@@ -7,6 +7,8 @@
 #   $cluster->same_everywhere('accounts');        waits until everything is replicated, then compares
 #   $cluster->kill('us');
 #
+# With one_server => 1 the regions are databases of one server: cheaper, and enough where nothing is killed.
+#
 # With rtt_ms every region reaches every other one through a link of its own, named "us-eu" for what us
 # opens to eu; $cluster->wan->command('drop', 'us-eu') cuts it. Nothing here sleeps: it polls, and gives up
 # after PG_TEST_TIMEOUT_DEFAULT seconds.
@@ -27,6 +29,7 @@ sub new
 	my $self = bless {
 		names => $options{regions},
 		dbname => $options{dbname} // 'app',
+		one_server => $options{one_server},
 		nodes => {}
 	}, $class;
 	$self->_start_node($_, $options{settings} // '') for @{ $self->{names} };
@@ -37,15 +40,24 @@ sub new
 sub _start_node
 {
 	my ($self, $name, $settings) = @_;
+	my ($node) = $self->{one_server} ? values %{ $self->{nodes} } : ();
+	$node //= _new_server($name, $settings);
+	my $database = $self->database($name);
+	$node->safe_psql('postgres', "CREATE DATABASE $database");
+	$node->safe_psql($database, 'CREATE EXTENSION pg_homing');
+	$self->{nodes}{$name} = $node;
+	return;
+}
+
+sub _new_server
+{
+	my ($name, $settings) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 	$node->init(allows_streaming => 'logical', extra => [ '--encoding=UTF8', '--no-locale' ]);
 	$node->append_conf('postgresql.conf', slurp_file($ENV{HOMING_SERVER_CONF}));
 	$node->append_conf('postgresql.conf', "listen_addresses = '127.0.0.1'\n$settings");
 	$node->start;
-	$node->safe_psql('postgres', "CREATE DATABASE $self->{dbname}");
-	$node->safe_psql($self->{dbname}, 'CREATE EXTENSION pg_homing');
-	$self->{nodes}{$name} = $node;
-	return;
+	return $node;
 }
 
 sub _start_wan
@@ -68,6 +80,7 @@ sub _start_wan
 
 sub node { my ($self, $name) = @_; return $self->{nodes}{$name} // croak "no region $name"; }
 sub wan { my ($self) = @_; return $self->{wan} // croak 'this cluster has no WAN'; }
+sub database { my ($self, $name) = @_; return $self->{one_server} ? $name : $self->{dbname}; }
 sub names { my ($self) = @_; return @{ $self->{names} }; }
 sub living { my ($self) = @_; return grep { !$self->{dead}{$_} } $self->names; }
 
@@ -75,7 +88,7 @@ sub living { my ($self) = @_; return grep { !$self->{dead}{$_} } $self->names; }
 sub conninfo
 {
 	my ($self, $name) = @_;
-	return 'host=127.0.0.1 port=' . $self->node($name)->port . " dbname=$self->{dbname}";
+	return 'host=127.0.0.1 port=' . $self->node($name)->port . ' dbname=' . $self->database($name);
 }
 
 # The statements that make a cluster of all regions. The first one founds it.
@@ -116,7 +129,7 @@ sub _use_links
 			my $port = $self->{link_port}{"$from-$to"};
 			$self->sql($from, "ALTER SERVER $to OPTIONS (SET port '$port')");
 			$self->sql($from, "ALTER SUBSCRIPTION $subscription CONNECTION "
-				. "'host=127.0.0.1 port=$port dbname=$self->{dbname}'") if $subscription;
+				. "'host=127.0.0.1 port=$port dbname=" . $self->database($to) . "'") if $subscription;
 		}
 	}
 	return;
@@ -125,7 +138,7 @@ sub _use_links
 sub sql
 {
 	my ($self, $name, $sql) = @_;
-	return $self->node($name)->safe_psql($self->{dbname}, $sql);
+	return $self->node($name)->safe_psql($self->database($name), $sql);
 }
 
 # Runs SQL at a region; returns (SQLSTATE or '', standard output, standard error).
@@ -134,7 +147,7 @@ sub try_sql
 	my ($self, $name, $sql, @options) = @_;
 	my ($out, $err) = ('', '');
 	my $code = $self->node($name)->psql(
-		$self->{dbname}, $sql,
+		$self->database($name), $sql,
 		stdout => \$out,
 		stderr => \$err,
 		on_error_stop => 1,
@@ -159,7 +172,7 @@ sub poll
 {
 	my ($self, $name, $query, $expected) = @_;
 	$expected //= 't';
-	$self->node($name)->poll_query_until($self->{dbname}, $query, $expected)
+	$self->node($name)->poll_query_until($self->database($name), $query, $expected)
 	  or croak "region $name never answered \"$expected\" to: $query";
 	return;
 }
@@ -242,7 +255,8 @@ sub start
 sub stop
 {
 	my ($self) = @_;
-	$self->node($_)->stop('fast') for $self->living;
+	my %servers = map { $self->node($_)->port => $self->node($_) } $self->living;
+	$_->stop('fast') for values %servers;
 	$self->{wan}->stop if $self->{wan};
 	return;
 }

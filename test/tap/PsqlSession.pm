@@ -1,0 +1,71 @@
+# A long-lived psql session that tells how each statement went.
+#
+#   my $session = PsqlSession->new($conninfo);
+#   my $result = $session->run('UPDATE ...');
+#   $result->{sqlstate}, {message}, {count}; {rows}: an array of CSV lines, command tags included
+#
+# Dies when a statement takes longer than PG_TEST_TIMEOUT_DEFAULT seconds.
+package PsqlSession;
+
+use strict;
+use warnings;
+
+use Carp;
+use File::Spec;
+use IO::Select;
+use IPC::Open3;
+use PostgreSQL::Test::Utils;
+
+my $mark = '-=# end of statement #=-';
+
+sub new
+{
+	my ($class, $conninfo) = @_;
+	my $self = bless { buffer => '', conninfo => $conninfo }, $class;
+	my ($in, $out);
+	open(my $nowhere, '>', File::Spec->devnull) or croak "could not open the null device: $!";
+	local $ENV{PGOPTIONS} = '-c client_min_messages=error';
+	$self->{pid} = open3($in, $out, '>&' . fileno($nowhere), 'psql', '--no-psqlrc', '--set=VERBOSITY=sqlstate', '-d', $conninfo);
+	$in->autoflush(1);
+	@$self{qw(in out)} = ($in, $out);
+	$self->{select} = IO::Select->new($out);
+	$self->run($_) for '\pset format csv', '\pset tuples_only on', q{\pset null '<null>'};
+	return $self;
+}
+
+sub run
+{
+	my ($self, $statement) = @_;
+	$statement .= ';' unless $statement =~ /^\\|\n\\\.\n$/;
+	my $in = $self->{in};
+	print $in "$statement\n\\echo '$mark' :ROW_COUNT :SQLSTATE :LAST_ERROR_MESSAGE\n";
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	my @answer;
+	until (@answer = $self->{buffer} =~ /\A(.*?)\Q$mark\E (\S+) (\S+) ?([^\n]*)\n/s)
+	{
+		croak "no answer from $self->{conninfo} to: $statement" unless $self->{select}->can_read($deadline - time);
+		sysread($self->{out}, $self->{buffer}, 65536, length $self->{buffer})
+		  or croak "psql at $self->{conninfo} ended during: $statement";
+	}
+	$self->{buffer} = '';
+	my ($rows, $count, $sqlstate, $message) = @answer;
+	my $failed = $sqlstate ne '00000' && $sqlstate !~ /^:/;
+	return {
+		rows => [ split /\n/, $rows ],
+		count => $failed ? 0 : $count,
+		sqlstate => $failed ? $sqlstate : '',
+		message => $failed ? $message : ''
+	};
+}
+
+sub value { my ($self, $query) = @_; return join "\n", @{ $self->run($query)->{rows} }; }
+
+sub close
+{
+	my ($self) = @_;
+	CORE::close($self->{in});
+	waitpid($self->{pid}, 0);
+	return;
+}
+
+1;
