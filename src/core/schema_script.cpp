@@ -85,8 +85,8 @@ bool IsGuard(const SchemaItem &item)
 
 class Selection {
 public:
-	explicit Selection(const std::vector<SchemaItem> &items)
-		: items_(items), chosen_(items.size(), false)
+	Selection(const std::vector<SchemaItem> &items, const TableNames &present)
+		: items_(items), chosen_(items.size(), false), present_(present.begin(), present.end())
 	{
 		for (std::size_t i = 0; i < items.size(); ++i)
 			by_number_[items[i].number] = i;
@@ -99,7 +99,7 @@ public:
 		while (!open.empty()) {
 			const std::size_t next = open.back();
 			open.pop_back();
-			if (chosen_[next])
+			if (chosen_[next] || IsPresent(items_[next]))
 				continue;
 			chosen_[next] = true;
 			const SchemaItem &item = items_[next];
@@ -118,7 +118,7 @@ public:
 	{
 		bool any = false;
 		for (std::size_t i = 0; i < items_.size(); ++i) {
-			if (chosen_[i] || IsGuard(items_[i]) || !IsPart(items_[i]))
+			if (chosen_[i] || IsGuard(items_[i]) || !IsPart(items_[i]) || IsPresent(items_[i]))
 				continue;
 			Choose(i);
 			any = true;
@@ -137,6 +137,25 @@ public:
 	}
 
 private:
+	// A table that is there already, or a part of one.
+	bool IsPresent(const SchemaItem &item) const
+	{
+		for (const auto &[schema, table] : present_) {
+			if (item.schema != schema)
+				continue;
+			if (item.type == "TABLE" ? item.name == table
+			                         : kNamedAfterTables.count(item.type) > 0 && StartsWith(item.name, table + " "))
+				return true;
+		}
+		if (kPartsOfTables.count(item.type) == 0)
+			return false;
+		return std::any_of(item.needs.begin(), item.needs.end(), [&](int number) {
+			auto found = by_number_.find(number);
+			return found != by_number_.end() && items_[found->second].type == "TABLE" &&
+			       present_.count({items_[found->second].schema, items_[found->second].name}) > 0;
+		});
+	}
+
 	bool IsPart(const SchemaItem &item) const
 	{
 		if (kPartsOfTables.count(item.type) > 0)
@@ -167,6 +186,7 @@ private:
 	std::vector<bool> chosen_;
 	std::unordered_map<int, std::size_t> by_number_;
 	std::set<std::pair<std::string, std::string>> tables_;
+	const std::set<std::pair<std::string, std::string>> present_;
 };
 
 }  // namespace
@@ -187,10 +207,10 @@ std::vector<SchemaItem> ParseSchemaScript(const std::string &script)
 	return items;
 }
 
-std::vector<SchemaItem> SelectTables(const std::vector<SchemaItem> &items,
-                                     const std::vector<std::pair<std::string, std::string>> &tables)
+std::vector<SchemaItem> SelectTables(const std::vector<SchemaItem> &items, const TableNames &tables,
+                                     const TableNames &present)
 {
-	Selection selection(items);
+	Selection selection(items, present);
 	for (std::size_t i = 0; i < items.size(); ++i) {
 		for (const auto &[schema, table] : tables) {
 			if (items[i].type == "TABLE" && items[i].schema == schema && items[i].name == table)

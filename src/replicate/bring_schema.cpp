@@ -280,8 +280,14 @@ void SetForScript(const char *name, const char *value)
 void BringSchema(const char *conninfo, ArrayType *tables)
 {
 	const Names names = ReadNames(tables);
-	const std::vector<core::SchemaItem> items =
-		core::SelectTables(core::ParseSchemaScript(ScriptOf(conninfo)), names);
+	const std::vector<core::SchemaItem> script = core::ParseSchemaScript(ScriptOf(conninfo));
+	// Those that a foreign key refers to may have been here before.
+	Names present;
+	for (const core::SchemaItem &item : core::SelectTables(script, names)) {
+		if (item.type == "TABLE" && Exists(item))
+			present.emplace_back(item.schema, item.name);
+	}
+	const std::vector<core::SchemaItem> items = core::SelectTables(script, names, present);
 	// The settings under which pg_dump's script means what it says.
 	PgCall([] {
 		SetForScript("search_path", "");

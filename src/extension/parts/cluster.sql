@@ -48,7 +48,7 @@ AS $$
 		WHEN kind IN ('FUNCTION', 'PROCEDURE') THEN
 			to_regprocedure(format('%I.%s', schema, quote_ident(split_part(name, '(', 1)) || substr(name, strpos(name, '(')))) IS NOT NULL
 		WHEN kind = 'COLLATION' THEN to_regcollation(format('%I.%I', schema, name)) IS NOT NULL
-		WHEN kind = 'SEQUENCE' THEN to_regclass(format('%I.%I', schema, name)) IS NOT NULL
+		WHEN kind IN ('TABLE', 'SEQUENCE') THEN to_regclass(format('%I.%I', schema, name)) IS NOT NULL
 		ELSE false END
 $$;
 

@@ -38,9 +38,9 @@ std::vector<int> Numbers(const std::vector<SchemaItem> &items)
 }
 
 std::vector<int> Select(const std::vector<Entry> &entries,
-                        const std::vector<std::pair<std::string, std::string>> &tables)
+                        const TableNames &tables, const TableNames &present = {})
 {
-	return Numbers(SelectTables(ParseSchemaScript(Script(entries)), tables));
+	return Numbers(SelectTables(ParseSchemaScript(Script(entries)), tables, present));
 }
 
 TEST(SchemaScript, ItemsAreParsedWithWhatTheyNeed)
@@ -127,6 +127,16 @@ TEST(SchemaScript, ATableThatRefersToOursStaysAway)
 	EXPECT_EQ(Select(entries, {{"public", "t"}}), (std::vector<int>{1, 3}));
 	// The other way round the table that is referred to is needed.
 	EXPECT_EQ(Select(entries, {{"public", "other"}}), (std::vector<int>{1, 2, 3, 4, 5}));
+}
+
+TEST(SchemaScript, ATableThatIsThereIsNotBrought)
+{
+	const std::vector<Entry> entries = {{1, "", "parent", "TABLE", "public", ""},
+	                                    {2, "", "child", "TABLE", "public", ""},
+	                                    {3, "1", "parent parent_pkey", "CONSTRAINT", "public", ""},
+	                                    {4, "1", "parent_i", "INDEX", "public", ""},
+	                                    {5, "2 1 3", "child child_fkey", "FK CONSTRAINT", "public", ""}};
+	EXPECT_EQ(Select(entries, {{"public", "child"}}, {{"public", "parent"}}), (std::vector<int>{2, 5}));
 }
 
 TEST(SchemaScript, TheGuardIsLeftOut)
