@@ -7,7 +7,6 @@
 #include "write/outcome_table.hpp"
 #include "write/planner.hpp"
 #include "write/prepared_guard.hpp"
-#include "write/read_consistency.hpp"
 #include "write/transaction.hpp"
 #include "write/utility.hpp"
 
@@ -36,7 +35,6 @@ void _PG_init(void)
 	homing::write::RegisterOutcomeTable();
 	homing::write::RegisterPlanner();
 	homing::write::RegisterPreparedGuard();
-	homing::write::RegisterReadConsistency();
 	homing::write::RegisterTransaction();
 	homing::write::RegisterUtility();
 }

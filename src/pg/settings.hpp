@@ -3,9 +3,6 @@
 
 namespace homing::pg {
 
-// How up to date a read is.
-enum ReadConsistency { kReadEventual, kReadSession, kReadHome };
-
 struct Settings {
 	int connect_timeout_ms;
 	char *debug_point;       // where this process kills itself; empty: nowhere
@@ -16,8 +13,6 @@ struct Settings {
 	int outcome_timeout_ms;
 	bool own_ddl;  // the extension itself is changing a homed table
 	int probe_interval_ms;
-	int read_consistency;  // a ReadConsistency
-	int read_timeout_ms;
 	bool wait_second_phase;
 };
 

@@ -10,7 +10,6 @@
 #include "pg/settings.hpp"
 #include "write/outcome.hpp"
 #include "write/outcome_table.hpp"
-#include "write/read_consistency.hpp"
 
 namespace homing::write {
 
@@ -18,12 +17,7 @@ namespace {
 
 // Of the transaction that is being committed. Kept across transactions, so that nothing is allocated after
 // the commit record.
-struct Part {
-	RegionSession *session;
-	core::OutcomeToken token;
-};
-
-std::vector<Part> *prepared = nullptr;
+std::vector<RegionSession *> *prepared = nullptr;
 
 core::Gid NewGid()
 {
@@ -57,7 +51,7 @@ void CheckCanPrepare(const RegionSession &session)
 void PrepareEverywhere(const std::vector<RegionSession *> &writers)
 {
 	if (prepared == nullptr)
-		prepared = new std::vector<Part>;
+		prepared = new std::vector<RegionSession *>;
 	prepared->clear();
 	prepared->reserve(writers.size());
 	for (const RegionSession *session : writers)
@@ -68,10 +62,8 @@ void PrepareEverywhere(const std::vector<RegionSession *> &writers)
 	for (RegionSession *session : writers) {
 		const core::RegionId region = session->place().region;
 		gid.part = std::to_string(region.value) + "." + std::to_string(prepared->size());
-		const core::OutcomeToken token = NewToken(region);
-		prepared->push_back({session, token});
-		NeedPart(region, token);
-		session->PostPrepare(gid.Text(), token);
+		prepared->push_back(session);
+		session->PostPrepare(gid.Text(), NewToken(region));
 		pg::DebugPoint("atomic-between-prepares");
 	}
 	const std::uint8_t *decision = gid.token.bytes.data();
@@ -86,16 +78,16 @@ void FinishEverywhere() noexcept
 	if (prepared == nullptr || prepared->empty())
 		return;
 	pg::DebugPoint("atomic-after-decision");
-	for (const Part &part : *prepared)
-		part.session->Finish();
+	for (RegionSession *session : *prepared)
+		session->Finish();
 	pg::DebugPoint("atomic-finish-sent");
 	if (pg::settings.wait_second_phase) {
 		const auto deadline =
 			std::chrono::steady_clock::now() + std::chrono::milliseconds(pg::settings.outcome_timeout_ms);
-		for (const Part &part : *prepared) {
-			if (!part.session->AwaitFinished(deadline))
+		for (RegionSession *session : *prepared) {
+			if (!session->AwaitFinished(deadline))
 				ereport(WARNING, (errmsg("region \"%s\" has not committed its part of the transaction yet",
-				                         part.session->name().c_str()),
+				                         session->name().c_str()),
 				                  errdetail("The transaction is committed in this region and will be there.")));
 		}
 		// It was meant for the wait.
@@ -106,11 +98,8 @@ void FinishEverywhere() noexcept
 
 void ForgetPrepared() noexcept
 {
-	if (prepared == nullptr)
-		return;
-	for (const Part &part : *prepared)
-		ForgetPart(part.session->place().region, part.token);
-	prepared->clear();
+	if (prepared != nullptr)
+		prepared->clear();
 }
 
 }  // namespace homing::write

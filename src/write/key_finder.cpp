@@ -1,5 +1,6 @@
 #include "write/key_finder.hpp"
 
+#include "pg/compat.hpp"
 #include "pg/key.hpp"
 #include "write/statement_params.hpp"
 
@@ -75,10 +76,20 @@ bool IsKeyVar(Node *node, int varno, AttrNumber attnum)
 	return var->varno == varno && var->varattno == attnum && var->varlevelsup == 0;
 }
 
+// Whether it takes a column of "(a, b) = (SELECT …)".
+bool TakesSubqueryColumn(Node *node, void *)
+{
+	if (node == nullptr)
+		return false;
+	if (IsA(node, Param))
+		return reinterpret_cast<Param *>(node)->paramkind != PARAM_EXTERN;
+	return pg::WalkExpression(node, TakesSubqueryColumn, nullptr);
+}
+
 // The expression has one value for the whole statement, known when it starts.
 bool IsKnownAtStart(Node *node)
 {
-	return !contain_var_clause(node) && !contain_subplans(node) && !contain_agg_clause(node) &&
+	return !contain_var_clause(node) && !TakesSubqueryColumn(node, nullptr) && !contain_subplans(node) && !contain_agg_clause(node) &&
 	       !contain_window_function(node) && !checkExprHasSubLink(node) && !expression_returns_set(node) &&
 	       !contain_volatile_functions(node);
 }

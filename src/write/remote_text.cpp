@@ -8,6 +8,7 @@ extern "C" {
 #include "access/transam.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
+#include "executor/executor.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -76,6 +77,105 @@ void DropDefaults(Query *insert)
 	insert->targetList = kept;
 }
 
+// --- targets ----------------------------------------------------------------------------------------------
+
+// An entry that assigns to fields or elements of its column holds a tree of them.
+bool IsPartialAssignment(Expr *expr)
+{
+	while (IsA(expr, CoerceToDomain))
+		expr = reinterpret_cast<CoerceToDomain *>(expr)->arg;
+	return IsA(expr, FieldStore) ||
+	       (IsA(expr, SubscriptingRef) && reinterpret_cast<SubscriptingRef *>(expr)->refassgnexpr != nullptr);
+}
+
+// Where the assigned value stands in an entry made by SplitTargets.
+Expr **AssignedValue(TargetEntry *entry)
+{
+	Expr **slot = &entry->expr;
+	while (IsPartialAssignment(*slot)) {
+		if (IsA(*slot, FieldStore))
+			slot = reinterpret_cast<Expr **>(&linitial(reinterpret_cast<FieldStore *>(*slot)->newvals));
+		else if (IsA(*slot, SubscriptingRef))
+			slot = &reinterpret_cast<SubscriptingRef *>(*slot)->refassgnexpr;
+		else
+			slot = &reinterpret_cast<CoerceToDomain *>(*slot)->arg;
+	}
+	return slot;
+}
+
+TargetEntry *WithExpr(TargetEntry *entry, void *expr)
+{
+	auto *copy = flatCopyTargetEntry(entry);
+	copy->expr = static_cast<Expr *>(expr);
+	return copy;
+}
+
+// The rewriter merges "c.x = 1, c.y = 2" into one entry, of which the text would show the first part only.
+List *SplitTargets(List *targets)
+{
+	List *split = NIL;
+	ListCell *cell;
+	foreach (cell, targets) {
+		auto *entry = lfirst_node(TargetEntry, cell);
+		List *parts = NIL;
+		Expr *expr = entry->expr;
+		while (IsPartialAssignment(expr)) {
+			while (IsA(expr, CoerceToDomain))
+				expr = reinterpret_cast<CoerceToDomain *>(expr)->arg;
+			if (IsA(expr, SubscriptingRef)) {
+				parts = lcons(WithExpr(entry, expr), parts);
+				expr = reinterpret_cast<SubscriptingRef *>(expr)->refexpr;
+				continue;
+			}
+			auto *store = reinterpret_cast<FieldStore *>(expr);
+			List *fields = NIL;
+			ListCell *value, *number;
+			forboth (value, store->newvals, number, store->fieldnums) {
+				auto *one = makeNode(FieldStore);
+				*one = *store;
+				one->newvals = list_make1(lfirst(value));
+				one->fieldnums = list_make1_int(lfirst_int(number));
+				fields = lappend(fields, WithExpr(entry, one));
+			}
+			parts = list_concat(fields, parts);
+			expr = store->arg;
+		}
+		split = list_concat(split, parts != NIL ? parts : list_make1(entry));
+	}
+	return split;
+}
+
+// The number of a column of "(a, b) = (SELECT …)", or 0.
+bool FindMultiAssign(Node *node, void *context)
+{
+	if (node == nullptr)
+		return false;
+	if (IsA(node, Param) && reinterpret_cast<Param *>(node)->paramkind == PARAM_MULTIEXPR) {
+		*static_cast<int *>(context) = reinterpret_cast<Param *>(node)->paramid;
+		return true;
+	}
+	return pg::WalkExpression(node, FindMultiAssign, context);
+}
+
+int CompareMultiAssign(const ListCell *a, const ListCell *b)
+{
+	int left = 0, right = 0;
+	(void) FindMultiAssign(static_cast<Node *>(lfirst(a)), &left);
+	(void) FindMultiAssign(static_cast<Node *>(lfirst(b)), &right);
+	return left - right;
+}
+
+// The targets of an UPDATE in the order in which they can be written as text: the rewriter has sorted the
+// columns of one subquery.
+List *WritableTargets(List *targets)
+{
+	targets = SplitTargets(targets);
+	list_sort(targets, CompareMultiAssign);
+	return targets;
+}
+
+// --- sources ----------------------------------------------------------------------------------------------
+
 // Names for the columns of a source that nothing else can mean.
 List *ColumnNames(const char *prefix, int count)
 {
@@ -85,10 +185,10 @@ List *ColumnNames(const char *prefix, int count)
 	return names;
 }
 
-Node *SourceColumn(TargetEntry *entry, int source, int column)
+Expr *SourceColumn(Node *value, int source, int column)
 {
-	auto *expr = reinterpret_cast<Node *>(entry->expr);
-	return reinterpret_cast<Node *>(makeVar(source, column, exprType(expr), exprTypmod(expr), exprCollation(expr), 0));
+	return reinterpret_cast<Expr *>(
+		makeVar(source, column, exprType(value), exprTypmod(value), exprCollation(value), 0));
 }
 
 // INSERT … SELECT: the target may cast a column of the source, or have a bare literal instead of one. A
@@ -100,7 +200,7 @@ void WrapSource(Query *insert, int source, RangeTblEntry *rows)
 	auto *inner = static_cast<RangeTblEntry *>(copyObjectImpl(rows));
 	IncrementVarSublevelsUp(reinterpret_cast<Node *>(inner->subquery), 1, 1);
 	// The names are given, not taken from the source, whose columns may be called anything.
-	List *names = ColumnNames("c", list_length(rows->eref->colnames));
+	List *names = ColumnNames("c", ExecCleanTargetListLength(rows->subquery->targetList));
 	inner->alias = makeAlias("source", names);
 	inner->eref = makeAlias("source", static_cast<List *>(copyObjectImpl(names)));
 	inner->inFromCl = true;
@@ -112,9 +212,10 @@ void WrapSource(Query *insert, int source, RangeTblEntry *rows)
 	ListCell *cell;
 	foreach (cell, insert->targetList) {
 		auto *entry = lfirst_node(TargetEntry, cell);
-		auto *expr = reinterpret_cast<Node *>(entry->expr);
+		Expr **value = AssignedValue(entry);
+		auto *expr = reinterpret_cast<Node *>(*value);
 		const int column = list_length(around->targetList) + 1;
-		entry->expr = reinterpret_cast<Expr *>(SourceColumn(entry, source, column));
+		*value = SourceColumn(expr, source, column);
 		ChangeVarNodes(expr, source, 1, 0);
 		around->targetList = lappend(around->targetList, makeTargetEntry(reinterpret_cast<Expr *>(expr), column,
 		                                                                 psprintf("value%d", column), false));
@@ -150,16 +251,16 @@ void SortValues(Query *insert, int source, RangeTblEntry *rows)
 		List *sorted = NIL;
 		ListCell *target;
 		foreach (target, insert->targetList)
-			sorted = lappend(sorted, TakeFromRow(reinterpret_cast<Node *>(lfirst_node(TargetEntry, target)->expr), &row));
+			sorted = lappend(sorted, TakeFromRow(reinterpret_cast<Node *>(*AssignedValue(lfirst_node(TargetEntry, target))), &row));
 		lfirst(cell) = sorted;
 	}
 	foreach (cell, insert->targetList) {
-		auto *entry = lfirst_node(TargetEntry, cell);
-		auto *expr = reinterpret_cast<Node *>(entry->expr);
+		Expr **value = AssignedValue(lfirst_node(TargetEntry, cell));
+		auto *expr = reinterpret_cast<Node *>(*value);
 		types = lappend_oid(types, exprType(expr));
 		typmods = lappend_int(typmods, exprTypmod(expr));
 		collations = lappend_oid(collations, exprCollation(expr));
-		entry->expr = reinterpret_cast<Expr *>(SourceColumn(entry, source, foreach_current_index(cell) + 1));
+		*value = SourceColumn(expr, source, foreach_current_index(cell) + 1);
 	}
 	rows->coltypes = types;
 	rows->coltypmods = typmods;
@@ -178,6 +279,34 @@ void MatchSource(Query *insert)
 		WrapSource(insert, source, rows);
 	else if (rows->rtekind == RTE_VALUES)
 		SortValues(insert, source, rows);
+}
+
+// Undoes what the rewriter does to a tree that its text cannot show.
+void MakeWritable(Query *query)
+{
+	ListCell *cell;
+	switch (query->commandType) {
+	case CMD_UPDATE:
+		query->targetList = WritableTargets(query->targetList);
+		break;
+	case CMD_MERGE:
+		foreach (cell, query->mergeActionList) {
+			auto *action = lfirst_node(MergeAction, cell);
+			action->targetList = WritableTargets(action->targetList);
+		}
+		break;
+	case CMD_INSERT:
+		if (query->onConflict != nullptr)
+			query->onConflict->onConflictSet = WritableTargets(query->onConflict->onConflictSet);
+		if (query->jointree->fromlist != NIL)
+			DropDefaults(query);
+		query->targetList = SplitTargets(query->targetList);
+		if (query->jointree->fromlist != NIL)
+			MatchSource(query);
+		break;
+	default:
+		break;
+	}
 }
 
 Node *Numbered(Param *param, Rewriting *rewriting)
@@ -210,10 +339,7 @@ Node *Rewrite(Node *node, void *context)
 		CheckRangeTable(query->rtable);
 		CheckChecks(query->withCheckOptions);
 		query = pg::MutateQuery(query, Rewrite, context);
-		if (query->commandType == CMD_INSERT && query->jointree->fromlist != NIL) {
-			DropDefaults(query);
-			MatchSource(query);
-		}
+		MakeWritable(query);
 		return reinterpret_cast<Node *>(query);
 	}
 	if (IsA(node, Param) && reinterpret_cast<Param *>(node)->paramkind == PARAM_EXTERN)
