@@ -17,7 +17,7 @@ my $statements = $ENV{DIFFERENTIAL_STATEMENTS} || 400;
 my $seconds = $ENV{DIFFERENTIAL_SECONDS};
 my $batch_size = 10;
 my $batches_a_session = 12;
-my $most_differences = $ENV{DIFFERENTIAL_DIFFERENCES} || 10;
+my $most_differences = $ENV{DIFFERENTIAL_DIFFERENCES} || 1;
 
 my $cluster = HomingCluster->new(regions => [qw(us eu ap)], one_server => 1);
 my $plain = $cluster->conninfo('us') =~ s/dbname=us/dbname=plain/r;
@@ -27,6 +27,8 @@ $cluster->sql($_, RandomStatements::schema()) for $cluster->names;
 $cluster->form;
 $cluster->sql('us', RandomStatements::homes());
 $cluster->converge;
+my $stride = 0;
+$cluster->sql($_, 'ALTER SEQUENCE ticket_id_seq INCREMENT 3 RESTART ' . ++$stride) for $cluster->names;
 
 # All slots of the server at once, without a new connection each time.
 my $observer = PsqlSession->new($cluster->conninfo('us'));

@@ -258,7 +258,10 @@ sub set_list
 	my @set = sort keys %set;
 	return '(' . join(', ', @set) . ') = (SELECT ' . join(', ', map { value($name, $_) . '::' . type_of($name, $_) } @set) . ')' if chance(0.05);
 	return '(' . join(', ', @set) . ') = ROW (' . join(', ', map { new_value($name, $_, $alias) } @set) . ')' if chance(0.05);
-	return join(', ', map { "$_ = " . new_value($name, $_, $alias) } @set);
+	my $set = join(', ', map { "$_ = " . new_value($name, $_, $alias) } @set);
+	$set .= ', ' . one_of("lives.zip = 7", "lives.zip = 1, lives.street = 'S'", "lives.street = NULL") if $name eq 'customer' && !$set{lives} && chance(0.1);
+	$set .= ', ' . one_of("tags[2] = 'two'", "tags[1] = 'x', tags[3] = upper(name)", "tags[1:2] = '{p,q}'") if $name eq 'customer' && !$set{tags} && chance(0.1);
+	return $set;
 }
 
 my %type = (
@@ -360,6 +363,8 @@ sub on_conflict
 sub insert_values
 {
 	my ($self, $name) = @_;
+	return statement('INSERT INTO customer (id, lives.zip, tags[2], lives.street) VALUES ' . join(', ', map { '(' . value('customer', 'id') . ", $_, 'two', " . one_of("'S'", 'NULL') . ')' } 1 .. number(1, 3))
+		  . one_of('', ' ON CONFLICT DO NOTHING', ' ON CONFLICT (id) DO UPDATE SET (name, balance) = (SELECT excluded.name, 5), lives.zip = 3') . returning('customer'), loose => 1) if $name eq 'customer' && chance(0.1);
 	return statement("INSERT INTO $name DEFAULT VALUES" . returning($name)) if !@{ $table{$name}{pk} } && $name eq 'device' && chance(0.2);
 	my @columns = insert_columns($name);
 	my $rows = chance(0.5) ? 1 : number(2, 7);
@@ -479,7 +484,7 @@ sub update_key
 	my $condition = chance(0.7) ? "$key = " . value($name, $key) : (key_condition($name))[0];
 	my $new = chance(0.6) ? value($name, $key) : type_of($name, $key) eq 'text' ? "left($key, 1) || 'x'" : "$key + " . number(0, 9);
 	my $more = chance(0.3) ? ', ' . set_list($name) : '';
-	return statement("UPDATE $name SET $key = $new$more WHERE $condition" . returning($name), loose => 1);
+	return statement("UPDATE $name SET $key = $new$more WHERE $condition" . returning($name), loose => 1, refusable => $more =~ /SELECT/);
 }
 
 sub merge
