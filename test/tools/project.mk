@@ -2,6 +2,7 @@
 #
 #   make check         everything below, after installing what is missing, building and installing
 #   make check-PART    one part against what is installed: unit, layers, format, regress, isolation, tap
+#   make soak          random statements on a cluster and a plain database, 5,000 for each seed of SOAK_SEEDS
 #   make demo          three regions on this machine, one is killed
 #   make bench         the figures of README, side by side
 #   make deps          install the Debian packages that are missing
@@ -12,7 +13,7 @@ PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin/pg_config) /usr/l
 export PG_CONFIG
 TOOLS = test/tools
 
-.PHONY: all install uninstall installcheck clean deps check layers format check-format lint demo bench
+.PHONY: all install uninstall installcheck clean deps check layers format check-format lint demo bench soak
 
 all install uninstall installcheck clean:
 	$(MAKE) $@
@@ -26,6 +27,13 @@ check: deps
 
 check-%:
 	$(TOOLS)/check.sh $*
+
+SOAK_SEEDS ?= 1 2 3 4 5 6 7 8 9 10
+SOAK_STATEMENTS ?= 5000
+soak: deps
+	$(TOOLS)/build_and_install.sh
+	for seed in $(SOAK_SEEDS); do DIFFERENTIAL_SEED=$$seed DIFFERENTIAL_STATEMENTS=$(SOAK_STATEMENTS) \
+		TAP_TESTS=test/tap/005_differential.pl $(TOOLS)/check.sh tap || exit; done
 
 layers: check-layers
 check-format:
