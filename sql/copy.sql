@@ -227,6 +227,52 @@ n1	1
 n2	2
 \.
 
+-- rows of several homes
+CREATE TABLE visit (id bigint PRIMARY KEY, n int CHECK (n < 1000), note text);
+SELECT homing.home_table('visit', 'id');
+SELECT homing.home_of('visit', k::bigint), count(*) FROM generate_series(1, 1000) k GROUP BY 1 ORDER BY 1;
+COPY (SELECT k, k % 100, 'note ' || k FROM generate_series(1, 1000) k) TO :'file';
+COPY visit FROM :'file';
+SELECT homing._await_copy();
+SELECT count(*), sum(n), md5(string_agg(v::text, '|' ORDER BY id)) FROM visit v;
+COPY (SELECT k, k % 100, 'note ' || k FROM generate_series(1001, 2000) k) TO :'file' (FORMAT binary);
+COPY visit FROM :'file' (FORMAT binary) WHERE n < 50;
+COPY (SELECT k, CASE WHEN k = 2990 THEN 1000 ELSE 1 END AS n FROM generate_series(2001, 3000) k) TO :'file' (FORMAT csv, HEADER);
+COPY visit (id, n) FROM :'file' (FORMAT csv, HEADER);
+COPY (SELECT k, CASE WHEN k IN (2500, 2501, 2502, 2503) THEN 1000 ELSE 1 END AS n FROM generate_series(2001, 3000) k) TO :'file' (FORMAT binary);
+\set VERBOSITY sqlstate
+COPY visit (id, n) FROM :'file' (FORMAT binary);
+\set VERBOSITY default
+BEGIN;
+COPY visit (id, n) FROM stdin;
+3001	1
+3002	1
+3003	1
+3004	1
+3005	1
+\.
+SAVEPOINT s;
+COPY visit (id, n) FROM stdin;
+3011	1
+3012	1
+3013	1
+3014	1
+3015	1
+\.
+ROLLBACK TO s;
+COPY visit (id, n) FROM stdin;
+3021	1
+3022	1
+3023	1
+3024	1
+3025	1
+\.
+COMMIT;
+\set same 'SELECT count(*), sum(n), md5(string_agg(v::text, ''|'' ORDER BY id)) FROM visit v'
+:same;
+\c regress_copy_eu
+:same;
+
 -- Away with all of it.
 \set QUIET on
 \set leave 'DO $x$ DECLARE s text; BEGIN FOR s IN SELECT subname FROM pg_subscription JOIN pg_database d ON d.oid = subdbid WHERE d.datname = current_database() LOOP EXECUTE format(''ALTER SUBSCRIPTION %I DISABLE'', s); EXECUTE format(''ALTER SUBSCRIPTION %I SET (slot_name = NONE)'', s); EXECUTE format(''DROP SUBSCRIPTION %I'', s); END LOOP; END $x$'

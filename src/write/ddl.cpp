@@ -7,16 +7,18 @@
 #include "write/ddl_rules.hpp"
 #include "write/ddl_targets.hpp"
 #include "write/homed_relation.hpp"
+#include "write/own_sql.hpp"
+#include "write/sequences.hpp"
 
 extern "C" {
+#include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
-#include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "nodes/value.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
@@ -66,6 +68,8 @@ void OnObjectAccess(ObjectAccessType access, Oid class_id, Oid object_id, int su
 {
 	if (next_object_access != nullptr)
 		next_object_access(access, class_id, object_id, sub_id, argument);
+	if (access == OAT_FUNCTION_EXECUTE && class_id == ProcedureRelationId)
+		NoteFunction(object_id);
 	if (access != OAT_DROP || permitted_depth > 0 || !AnyHomedTable())
 		return;
 	if ((static_cast<ObjectAccessDrop *>(argument)->dropflags & PERFORM_DELETION_INTERNAL) != 0)
@@ -76,22 +80,6 @@ void OnObjectAccess(ObjectAccessType access, Oid class_id, Oid object_id, int su
 }
 
 // --- after the statement ----------------------------------------------------------------------------------
-
-void RunOwnSql(const char *sql, Oid relid)
-{
-	Oid types[1] = {OIDOID};
-	Datum values[1] = {ObjectIdGetDatum(relid)};
-	Oid user;
-	int context;
-	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	if (SPI_execute_with_args(sql, 1, types, values, nullptr, false, 0) < 0)
-		elog(ERROR, "SPI_execute_with_args failed: %s", sql);
-	(void) SPI_finish();
-	SetUserIdAndSecContext(user, context);
-}
 
 // A partition that came gets the guard, one that left loses it.
 void FollowPartitions(Node *statement)
@@ -148,6 +136,7 @@ void RegisterDdl()
 {
 	next_object_access = object_access_hook;
 	object_access_hook = OnObjectAccess;
+	RegisterSequences();
 }
 
 bool IsDdl(Node *statement)
@@ -197,9 +186,13 @@ void ExecuteDdl(Node *statement, RunStatement run, void *argument)
 	// The names mean what they mean before the statement; core may change the tree.
 	Node *original = static_cast<Node *>(copyObjectImpl(statement));
 	RunPermitted(run, argument);
+	CommandCounterIncrement();
 	FollowPartitions(original);
 	foreach (cell, targets)
 		ForgetDropped(static_cast<HomedRelation *>(lfirst(cell)));
+	// A column may have come with a sequence, or the numbers of one begun anew.
+	if (IsA(original, AlterTableStmt))
+		FollowAlteredSequence();
 }
 
 }  // namespace homing::write

@@ -1,9 +1,11 @@
 #include "core/ids.hpp"
 #include "write/utility.hpp"
 
+#include "pg/settings.hpp"
 #include "write/copy.hpp"
 #include "write/ddl.hpp"
 #include "write/homed_relation.hpp"
+#include "write/sequences.hpp"
 #include "write/truncate.hpp"
 
 extern "C" {
@@ -81,7 +83,11 @@ void ExecuteUtility(PlannedStmt *statement, const char *query_string, bool read_
 	Node *node = statement->utilityStmt;
 	const bool writes = IsA(node, CopyStmt) || IsA(node, TruncateStmt);
 
-	if ((!writes && !IsDdl(node)) || !AnyHomedTable()) {
+	if (IsA(node, AlterSeqStmt)) {
+		Run(&utility);
+		if (AnyHomedTable() && !pg::settings.own_ddl)
+			FollowAlteredSequence();
+	} else if ((!writes && !IsDdl(node)) || !AnyHomedTable()) {
 		Run(&utility);
 	} else if (writes) {
 		ExecuteWrite(&utility);

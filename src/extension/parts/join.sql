@@ -114,7 +114,7 @@ BEGIN
 		END LOOP;
 	END LOOP;
 	RETURN plan || jsonb_build_object('map', map, 'living', to_jsonb(living), 'conninfos', conninfos,
-		'id', (SELECT max((m->>'id')::int2) + 1 FROM jsonb_array_elements(map->'members') m));
+		'id', homing._next_region_id(map));
 END
 $$;
 

@@ -208,6 +208,7 @@ BEGIN
 	INSERT INTO homing.homed_table (table_id, relid, keyspace_id, key_attnum)
 	VALUES (table_id, relation, keyspace_id, key_attnum);
 	PERFORM homing._install_guard(relation);
+	PERFORM homing._stride_sequences(relation);
 	EXECUTE format('ALTER PUBLICATION homing ADD TABLE %s', relation);
 	PERFORM homing._add_stream_table(s, relation) FROM homing._subscriptions() s;
 END
@@ -229,6 +230,7 @@ BEGIN
 		EXECUTE format('ALTER PUBLICATION homing DROP TABLE %s', relation);
 	END IF;
 	PERFORM homing._remove_guard(relation);
+	PERFORM homing._unstride_sequences(relation);
 	DELETE FROM homing.homed_table t WHERE t.relid = relation RETURNING t.keyspace_id INTO of_keyspace;
 	DELETE FROM homing.keyspace k
 	WHERE k.keyspace_id = of_keyspace AND NOT EXISTS (SELECT FROM homing.homed_table t WHERE t.keyspace_id = of_keyspace);
