@@ -7,6 +7,7 @@
 #include "write/outcome_table.hpp"
 #include "write/planner.hpp"
 #include "write/prepared_guard.hpp"
+#include "write/read_consistency.hpp"
 #include "write/transaction.hpp"
 #include "write/utility.hpp"
 
@@ -35,6 +36,7 @@ void _PG_init(void)
 	homing::write::RegisterOutcomeTable();
 	homing::write::RegisterPlanner();
 	homing::write::RegisterPreparedGuard();
+	homing::write::RegisterReadConsistency();
 	homing::write::RegisterTransaction();
 	homing::write::RegisterUtility();
 }

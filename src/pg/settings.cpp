@@ -10,6 +10,17 @@ namespace homing::pg {
 
 Settings settings;
 
+namespace {
+
+const config_enum_entry kReadConsistencies[] = {
+	{"eventual", kReadEventual, false},
+	{"session", kReadSession, false},
+	{"home", kReadHome, false},
+	{nullptr, 0, false},
+};
+
+}  // namespace
+
 void DefineSettings()
 {
 	DefineCustomIntVariable("homing.connect_timeout", "Time allowed to connect to another region.",
@@ -51,6 +62,15 @@ void DefineSettings()
 	                        "Time between two exchanges of the cluster map with each region.",
 	                        nullptr, &settings.probe_interval_ms, 1000, 100, 600000, PGC_SIGHUP,
 	                        GUC_UNIT_MS, nullptr, nullptr, nullptr);
+	DefineCustomEnumVariable("homing.read_consistency", "How up to date a read of homed tables is.",
+	                         "eventual: what is in this region. session: including all that the session has "
+	                         "committed anywhere. home: what is at the home of the rows.",
+	                         &settings.read_consistency, kReadSession, kReadConsistencies, PGC_USERSET, 0, nullptr,
+	                         nullptr, nullptr);
+	DefineCustomIntVariable("homing.read_timeout",
+	                        "Time a read waits for what the session has committed at other regions.", nullptr,
+	                        &settings.read_timeout_ms, 10000, 0, 3600000, PGC_USERSET, GUC_UNIT_MS, nullptr, nullptr,
+	                        nullptr);
 	DefineCustomBoolVariable("homing.wait_second_phase",
 	                         "Makes COMMIT wait until every region that took part has committed its part.",
 	                         "Without it, COMMIT returns when the decision is durable in this region.",

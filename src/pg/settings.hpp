@@ -3,6 +3,9 @@
 
 namespace homing::pg {
 
+// How up to date a read is.
+enum ReadConsistency { kReadEventual, kReadSession, kReadHome };
+
 struct Settings {
 	int connect_timeout_ms;
 	char *debug_point;       // where this process kills itself; empty: nowhere
@@ -13,6 +16,8 @@ struct Settings {
 	int outcome_timeout_ms;
 	bool own_ddl;  // the extension itself is changing a homed table
 	int probe_interval_ms;
+	int read_consistency;  // a ReadConsistency
+	int read_timeout_ms;
 	bool wait_second_phase;
 };
 

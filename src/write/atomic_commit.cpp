@@ -10,6 +10,7 @@
 #include "pg/settings.hpp"
 #include "write/outcome.hpp"
 #include "write/outcome_table.hpp"
+#include "write/read_consistency.hpp"
 
 namespace homing::write {
 
@@ -17,7 +18,12 @@ namespace {
 
 // Of the transaction that is being committed. Kept across transactions, so that nothing is allocated after
 // the commit record.
-std::vector<RegionSession *> *prepared = nullptr;
+struct Part {
+	RegionSession *session;
+	core::OutcomeToken token;
+};
+
+std::vector<Part> *prepared = nullptr;
 
 core::Gid NewGid()
 {
@@ -51,7 +57,7 @@ void CheckCanPrepare(const RegionSession &session)
 void PrepareEverywhere(const std::vector<RegionSession *> &writers)
 {
 	if (prepared == nullptr)
-		prepared = new std::vector<RegionSession *>;
+		prepared = new std::vector<Part>;
 	prepared->clear();
 	prepared->reserve(writers.size());
 	for (const RegionSession *session : writers)
@@ -62,8 +68,10 @@ void PrepareEverywhere(const std::vector<RegionSession *> &writers)
 	for (RegionSession *session : writers) {
 		const core::RegionId region = session->place().region;
 		gid.part = std::to_string(region.value) + "." + std::to_string(prepared->size());
-		prepared->push_back(session);
-		session->PostPrepare(gid.Text(), NewToken(region));
+		const core::OutcomeToken token = NewToken(region);
+		prepared->push_back({session, token});
+		NeedPart(region, token);
+		session->PostPrepare(gid.Text(), token);
 		pg::DebugPoint("atomic-between-prepares");
 	}
 	const std::uint8_t *decision = gid.token.bytes.data();
@@ -78,16 +86,16 @@ void FinishEverywhere() noexcept
 	if (prepared == nullptr || prepared->empty())
 		return;
 	pg::DebugPoint("atomic-after-decision");
-	for (RegionSession *session : *prepared)
-		session->Finish();
+	for (const Part &part : *prepared)
+		part.session->Finish();
 	pg::DebugPoint("atomic-finish-sent");
 	if (pg::settings.wait_second_phase) {
 		const auto deadline =
 			std::chrono::steady_clock::now() + std::chrono::milliseconds(pg::settings.outcome_timeout_ms);
-		for (RegionSession *session : *prepared) {
-			if (!session->AwaitFinished(deadline))
+		for (const Part &part : *prepared) {
+			if (!part.session->AwaitFinished(deadline))
 				ereport(WARNING, (errmsg("region \"%s\" has not committed its part of the transaction yet",
-				                         session->name().c_str()),
+				                         part.session->name().c_str()),
 				                  errdetail("The transaction is committed in this region and will be there.")));
 		}
 		// It was meant for the wait.
@@ -98,8 +106,11 @@ void FinishEverywhere() noexcept
 
 void ForgetPrepared() noexcept
 {
-	if (prepared != nullptr)
-		prepared->clear();
+	if (prepared == nullptr)
+		return;
+	for (const Part &part : *prepared)
+		ForgetPart(part.session->place().region, part.token);
+	prepared->clear();
 }
 
 }  // namespace homing::write

@@ -121,18 +121,6 @@ void CheckHere(const core::OutcomeToken &token)
 		                errmsg("cannot tell the outcome of a transaction: this region is fenced")));
 }
 
-// A row that stands for nothing: once it has been applied elsewhere, so has all that was committed before.
-void LeaveMarker(int16 region)
-{
-	pg_uuid_t marker;
-	FillToken(region, marker.data);
-	Datum id = UUIDPGetDatum(&marker);
-	SPI_connect();
-	(void) Run(&insert_never, core::BucketOf(TokenOf(marker.data)), &id);
-	SPI_finish();
-	ForceSyncCommit();
-}
-
 // Finds out whether the transaction has committed here; if not, it never will. Waits while it is running.
 KeptOutcome Settle(const core::OutcomeToken &token)
 {
@@ -148,7 +136,7 @@ KeptOutcome Settle(const core::OutcomeToken &token)
 	SPI_finish();
 	ForceSyncCommit();
 	if (!ruled_out)
-		LeaveMarker(token.Region().value);
+		LeaveMark(token.Region().value);
 	return kept;
 }
 
@@ -189,6 +177,19 @@ void KeepDecision(const uint8 *token)
 	Datum values[] = {UUIDPGetDatum(&id), Int64GetDatum(0)};
 	SPI_connect();
 	(void) Run(&insert_committed, core::BucketOf(TokenOf(token)), values);
+	SPI_finish();
+	ForceSyncCommit();
+}
+
+void LeaveMark(int16 region, uint8 *mark)
+{
+	pg_uuid_t token;
+	FillToken(region, token.data);
+	if (mark != nullptr)
+		memcpy(mark, token.data, UUID_LEN);
+	Datum id = UUIDPGetDatum(&token);
+	SPI_connect();
+	(void) Run(&insert_never, core::BucketOf(TokenOf(token.data)), &id);
 	SPI_finish();
 	ForceSyncCommit();
 }
@@ -265,7 +266,7 @@ PGDLLEXPORT Datum homing_rule_out(PG_FUNCTION_ARGS)
 	CheckHere(token);
 	if (!core::IsForgettable(token, Now()))
 		PG_RETURN_TEXT_P(cstring_to_text(Settle(token).committed ? "committed" : "never"));
-	LeaveMarker(token.Region().value);
+	LeaveMark(token.Region().value);
 	PG_RETURN_TEXT_P(cstring_to_text("forgotten"));
 }
 

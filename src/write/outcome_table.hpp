@@ -17,6 +17,10 @@ void FillToken(int16 region, uint8 *token);
 // Inserts, as part of our transaction, that it commits: the decision of a transaction over several regions.
 void KeepDecision(const uint8 *token);
 
+// Inserts, as part of our transaction, a row that stands for nothing, under a new token, which is
+// written to `mark`. Where it has been applied, so has all that was committed here before.
+void LeaveMark(int16 region, uint8 *mark = nullptr);
+
 KeptOutcome FindOutcome(const uint8 *token);
 
 // Hooks; from _PG_init.

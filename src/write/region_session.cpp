@@ -360,11 +360,8 @@ void RegionSession::Finish() noexcept
 {
 	Ended();
 	finish_failed_ = false;
-	position_ = 0;
 	try {
 		Send(Answer::kFinish, "COMMIT PREPARED '" + prepared_ + "'");
-		connection_->SyncLater();
-		QueuePosition();
 		connection_->SyncLater();
 	} catch (...) {
 		// The region's worker commits it.

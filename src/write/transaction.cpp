@@ -10,6 +10,7 @@
 #include "pg/waiter.hpp"
 #include "write/atomic_commit.hpp"
 #include "write/outcome.hpp"
+#include "write/read_consistency.hpp"
 
 extern "C" {
 #include "access/xact.h"
@@ -140,6 +141,7 @@ void CommitAt(RegionSession &session)
 	commit.token = NewToken(session.place().region);
 	session.Commit(&commit);
 	HoldCancel();
+	NeedCommit(session.place().region, commit.position);
 }
 
 void OnPreCommit()
@@ -224,6 +226,7 @@ remote::Result ForwardAlone(core::RegionId region, const RemoteStatement &statem
 	commit.token = NewToken(region);
 	remote::Result result = session.RunAlone(statement, &commit);
 	HoldCancel();
+	NeedCommit(region, commit.position);
 	if (!result)
 		*rows = commit.rows;
 	return result;

@@ -45,6 +45,24 @@ STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_outcome';
 COMMENT ON FUNCTION homing.outcome(uuid) IS
 	'how a transaction ended whose outcome was reported as unknown (08007): committed; aborted, also for good; or unknown, when the region cannot be reached or it is too long ago. Waits up to homing.outcome_timeout';
 
+CREATE FUNCTION homing._final_position(region int2) RETURNS pg_lsn
+STABLE LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT m.final_lsn FROM homing.member m WHERE m.region_id = region
+$$;
+COMMENT ON FUNCTION homing._final_position(int2) IS
+	'position up to which the stream of a lost region has survived';
+
+CREATE FUNCTION homing.causal_token() RETURNS text
+VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_causal_token';
+COMMENT ON FUNCTION homing.causal_token() IS
+	'what this session has committed so far, in any region, as a short text for homing.wait_for in another session or region. Call it in a transaction of its own';
+
+CREATE FUNCTION homing.wait_for(token text, timeout interval DEFAULT '10 seconds') RETURNS boolean
+STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_wait_for';
+COMMENT ON FUNCTION homing.wait_for(text, interval) IS
+	'waits until what the token stands for can be read in this region; false if it has not arrived in time. Later reads of the session wait for it too (homing.read_consistency)';
+
 -- --- forgetting -------------------------------------------------------------------------------------------
 
 CREATE FUNCTION homing._bucket_to_empty() RETURNS int2

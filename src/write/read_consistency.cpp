@@ -1,0 +1,345 @@
+#include "write/read_consistency.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+
+#include "pg/apply_progress.hpp"
+#include "pg/catalog.hpp"
+#include "pg/settings.hpp"
+#include "write/outcome_table.hpp"
+
+extern "C" {
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "nodes/parsenodes.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/pg_lsn.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+}
+
+namespace homing::write {
+
+namespace {
+
+using std::chrono::milliseconds;
+using Clock = std::chrono::steady_clock;
+
+// A loss of the region is noticed this late while we wait for it.
+constexpr long kLookAgain = 1000;  // ms
+
+core::CausalState *needed = nullptr;
+ExecutorStart_hook_type next_start = nullptr;
+ProcessUtility_hook_type next_utility = nullptr;
+
+bool AnythingNeeded()
+{
+	return needed != nullptr && !needed->Empty() && pg::settings.read_consistency != pg::kReadEventual;
+}
+
+// --- whether it has arrived -----------------------------------------------------------------------------
+
+// Where the stream of a lost region ended; 0: not known.
+uint64 FinalPosition(int16 region)
+{
+	Oid types[] = {INT2OID};
+	Datum values[] = {Int16GetDatum(region)};
+	bool isnull = true;
+	uint64 position = 0;
+	SPI_connect();
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_execute_with_args("SELECT homing._final_position($1)", 1, types, values, nullptr, false, 1) == SPI_OK_SELECT &&
+	    SPI_processed == 1) {
+		const Datum lsn = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+		if (!isnull)
+			position = DatumGetLSN(lsn);
+	}
+	PopActiveSnapshot();
+	SPI_finish();
+	return position;
+}
+
+[[noreturn]] void RefuseLost(const std::string &region)
+{
+	remote::Error error("55000", "cannot read what was committed at region \"" + region + "\": it was lost with the region");
+	error.hint = "The session forgets it with this error. Read again to see what survived.";
+	throw error;
+}
+
+bool PartHasArrived(const core::OutcomeToken &part)
+{
+	const KeptOutcome kept = pg::PgCall([&] { return FindOutcome(part.bytes.data()); });
+	const auto now = static_cast<std::int64_t>(timestamptz_to_time_t(GetCurrentTimestamp()));
+	return kept.known || core::IsForgettable(part, now);
+}
+
+// Nothing: it was lost with the region.
+std::optional<bool> HasArrived(core::RegionId region, const core::CausalState::Needed &what)
+{
+	const pg::Catalog *catalog = pg::CurrentCatalog();
+	if (catalog == nullptr || region == catalog->map.here())
+		return true;
+	const core::Region *known = catalog->map.FindRegion(region);
+	const bool lost = known == nullptr || known->status == core::RegionStatus::kLost;
+	for (const core::OutcomeToken &part : what.parts) {
+		if (!PartHasArrived(part))
+			return lost ? std::nullopt : std::optional<bool>(false);
+	}
+	if (what.position == 0)
+		return true;
+	if (lost) {
+		const std::uint64_t end = pg::PgCall([&] { return FinalPosition(region.value); });
+		return what.position <= end ? std::optional<bool>(true) : std::nullopt;
+	}
+	const std::string stream = "homing_" + catalog->cluster.substr(0, 8) + "_" + std::to_string(region.value) + "_" +
+							   std::to_string(catalog->map.here().value);
+	return pg::PgCall([&] {
+		const Oid subscription = pg::SubscriptionOfThisDatabase(stream.c_str());
+		return OidIsValid(subscription) && pg::IsApplied(subscription, what.position);
+	});
+}
+
+std::string RegionName(core::RegionId region)
+{
+	const pg::Catalog *catalog = pg::CurrentCatalog();
+	return catalog != nullptr ? catalog->RegionName(region) : "unknown";
+}
+
+// Waits until all of it has arrived; what has is taken out of `state`. False: the time is over.
+bool AwaitArrival(core::CausalState &state, milliseconds patience)
+{
+	const auto deadline = Clock::now() + patience;
+	while (!state.Empty()) {
+		const std::uint64_t since = pg::AppliedCount();
+		const core::RegionId region = state.needed().begin()->first;
+		const std::optional<bool> arrived = HasArrived(region, state.needed().begin()->second);
+		if (!arrived) {
+			state.Forget(region);
+			RefuseLost(RegionName(region));
+		}
+		if (*arrived) {
+			state.Forget(region);
+			continue;
+		}
+		const auto left = std::chrono::ceil<milliseconds>(deadline - Clock::now()).count();
+		if (left <= 0)
+			return false;
+		pg::PgCall([&] { pg::AwaitApply(since, std::min(static_cast<long>(left), kLookAgain)); });
+	}
+	return true;
+}
+
+void AwaitNeeded()
+{
+	if (AwaitArrival(*needed, milliseconds(pg::settings.read_timeout_ms)))
+		return;
+	remote::Error error("55P03", "could not read what the session has committed at region \"" +
+	                                 RegionName(needed->needed().begin()->first) + "\" in time");
+	error.detail = "It has not been applied in this region within homing.read_timeout.";
+	error.hint = "Try again, raise homing.read_timeout, or set homing.read_consistency to 'eventual' to read what is here.";
+	throw error;
+}
+
+// --- reads: plain server code ------------------------------------------------------------------------------
+
+// The transaction's one snapshot was taken before we could wait. It will do if all had arrived by then, which
+// only tokens can tell.
+[[noreturn]] void RefuseOldSnapshot()
+{
+	ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+	                errmsg("could not read what the session has committed at another region"),
+	                errdetail("The transaction's snapshot was taken before that had arrived in this region."),
+	                errhint("Try the transaction again.")));
+	pg_unreachable();
+}
+
+bool ReadsHomedTable(const PlannedStmt *statement)
+{
+	return pg::PgEntry([&] {
+		const pg::Catalog *catalog = pg::CurrentCatalog();
+		if (catalog == nullptr || catalog->tables.empty())
+			return false;
+		int index = 0;
+		ListCell *cell;
+		foreach (cell, statement->rtable) {
+			++index;
+			auto *entry = lfirst_node(RangeTblEntry, cell);
+			// What a write changes is read where it is at home.
+			if (entry->rtekind != RTE_RELATION || list_member_int(statement->resultRelations, index))
+				continue;
+			if (catalog->Find(entry->relid) != nullptr)
+				return true;
+		}
+		return false;
+	});
+}
+
+void WaitBeforeRead(QueryDesc *query)
+{
+	if (IsolationUsesXactSnapshot() && FirstSnapshotSet)
+		RefuseOldSnapshot();
+	pg::PgEntry([] { AwaitNeeded(); });
+	if (query->snapshot == nullptr || query->snapshot == InvalidSnapshot)
+		return;
+	const CommandId command = query->snapshot->curcid;
+	Snapshot fresh = RegisterSnapshot(GetLatestSnapshot());
+	fresh->curcid = command;
+	UnregisterSnapshot(query->snapshot);
+	query->snapshot = fresh;
+}
+
+void StartAfterWaiting(QueryDesc *query, int flags)
+{
+	if (AnythingNeeded() && (flags & EXEC_FLAG_EXPLAIN_ONLY) == 0 && ReadsHomedTable(query->plannedstmt))
+		WaitBeforeRead(query);
+	if (next_start != nullptr)
+		next_start(query, flags);
+	else
+		standard_ExecutorStart(query, flags);
+}
+
+bool CopiesFromHomedTable(const Node *statement)
+{
+	if (!IsA(statement, CopyStmt))
+		return false;
+	auto *copy = reinterpret_cast<const CopyStmt *>(statement);
+	if (copy->is_from || copy->relation == nullptr)
+		return false;
+	const Oid relid = RangeVarGetRelid(copy->relation, NoLock, true);
+	return OidIsValid(relid) && pg::PgEntry([&] {
+		const pg::Catalog *catalog = pg::CurrentCatalog();
+		return catalog != nullptr && catalog->Find(relid) != nullptr;
+	});
+}
+
+void UtilityAfterWaiting(PlannedStmt *statement, const char *text, bool read_only_tree, ProcessUtilityContext context,
+                         ParamListInfo params, QueryEnvironment *environment, DestReceiver *receiver,
+                         QueryCompletion *completion)
+{
+	const bool needed_now = AnythingNeeded();
+	bool pushed = false;
+	if (needed_now && CopiesFromHomedTable(statement->utilityStmt)) {
+		if (IsolationUsesXactSnapshot() && FirstSnapshotSet)
+			RefuseOldSnapshot();
+		pg::PgEntry([] { AwaitNeeded(); });
+		PushActiveSnapshot(GetLatestSnapshot());
+		pushed = true;
+	}
+	const bool begins = IsA(statement->utilityStmt, TransactionStmt) || IsA(statement->utilityStmt, VariableSetStmt);
+	if (next_utility != nullptr)
+		next_utility(statement, text, read_only_tree, context, params, environment, receiver, completion);
+	else
+		standard_ProcessUtility(statement, text, read_only_tree, context, params, environment, receiver, completion);
+	if (pushed)
+		PopActiveSnapshot();
+	// BEGIN or SET TRANSACTION has chosen one snapshot for all: it is not taken before all has arrived.
+	if (needed_now && begins && IsTransactionState() && IsolationUsesXactSnapshot() && !FirstSnapshotSet)
+		pg::PgEntry([] { AwaitNeeded(); });
+}
+
+}  // namespace
+
+void NeedCommit(core::RegionId region, std::uint64_t position)
+{
+	if (position == 0)
+		return;
+	if (needed == nullptr)
+		needed = new core::CausalState;
+	needed->NeedPosition(region, position);
+	if (DefaultXactIsoLevel < XACT_REPEATABLE_READ || pg::settings.read_consistency == pg::kReadEventual)
+		return;
+	try {
+		(void) AwaitArrival(*needed, milliseconds(pg::settings.read_timeout_ms));
+	} catch (const remote::Error &) {
+		// The next read says so.
+	}
+}
+
+void NeedPart(core::RegionId region, const core::OutcomeToken &part)
+{
+	if (needed == nullptr)
+		needed = new core::CausalState;
+	needed->NeedPart(region, part);
+}
+
+void ForgetPart(core::RegionId region, const core::OutcomeToken &part) noexcept
+{
+	if (needed != nullptr)
+		needed->ForgetPart(region, part);
+}
+
+void RegisterReadConsistency()
+{
+	next_start = ExecutorStart_hook;
+	ExecutorStart_hook = StartAfterWaiting;
+	next_utility = ProcessUtility_hook;
+	ProcessUtility_hook = UtilityAfterWaiting;
+}
+
+extern "C" {
+
+PG_FUNCTION_INFO_V1(homing_causal_token);
+PG_FUNCTION_INFO_V1(homing_wait_for);
+
+static void RequireShared()
+{
+	if (!pg::CatalogIsShared())
+		ereport(ERROR, (errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("pg_homing is not loaded by the server"),
+		                errhint("Add pg_homing to shared_preload_libraries and restart the server.")));
+}
+
+// What the session has committed elsewhere, and a mark behind all that it has committed here.
+PGDLLEXPORT Datum homing_causal_token(PG_FUNCTION_ARGS)
+{
+	RequireShared();
+	const char *token = pg::PgEntry([&] {
+		core::CausalState state;
+		if (needed != nullptr)
+			state.Merge(*needed);
+		const pg::Catalog *catalog = pg::CurrentCatalog();
+		if (catalog != nullptr && !XactReadOnly && catalog->fenced.empty()) {
+			core::OutcomeToken mark;
+			const core::RegionId here = catalog->map.here();
+			pg::PgCall([&] { LeaveMark(here.value, mark.bytes.data()); });
+			state.NeedPart(here, mark);
+		}
+		const std::string written = state.Text();
+		return pg::PgCall([&] { return pstrdup(written.c_str()); });
+	});
+	PG_RETURN_TEXT_P(cstring_to_text(token));
+}
+
+PGDLLEXPORT Datum homing_wait_for(PG_FUNCTION_ARGS)
+{
+	RequireShared();
+	const char *token = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	const Interval *interval = PG_GETARG_INTERVAL_P(1);
+	const double patience = static_cast<double>(interval->time) / 1000.0 +
+							(interval->day + 30.0 * interval->month) * SECS_PER_DAY * 1000.0;
+	if (patience < 0 || patience > 1e12)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid timeout")));
+	const bool arrived = pg::PgEntry([&] {
+		const std::optional<core::CausalState> state = core::CausalState::Parse(token);
+		if (!state) {
+			remote::Error error("22023", "invalid causal token");
+			error.hint = "It is what homing.causal_token() returned.";
+			throw error;
+		}
+		if (needed == nullptr)
+			needed = new core::CausalState;
+		needed->Merge(*state);
+		core::CausalState awaited = *state;
+		return AwaitArrival(awaited, milliseconds(static_cast<milliseconds::rep>(patience)));
+	});
+	PG_RETURN_BOOL(arrived);
+}
+
+}  // extern "C"
+
+}  // namespace homing::write

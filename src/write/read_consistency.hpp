@@ -1,0 +1,26 @@
+// Lets a session see what it has committed at other regions (P6).
+//
+// homing.read_consistency = session: before a statement reads a homed table here, it waits until the streams
+// of the regions where the session has committed have been applied up to there, for homing.read_timeout, and
+// then takes a new snapshot. What the session was told of with homing.wait_for counts too. A transaction
+// that keeps one snapshot waits before it takes it.
+#pragma once
+
+#include "core/causal.hpp"
+
+#include "pg/boundary.hpp"
+
+namespace homing::write {
+
+// Hooks; from _PG_init.
+void RegisterReadConsistency();
+
+// The session has committed at the region. With a default isolation level that keeps one snapshot, waits at
+// once, as the next transaction's snapshot would be taken before we are called. Throws ServerError.
+void NeedCommit(core::RegionId region, std::uint64_t position);
+
+// The transaction that is being committed has a part there; if it fails, the parts are forgotten again.
+void NeedPart(core::RegionId region, const core::OutcomeToken &part);
+void ForgetPart(core::RegionId region, const core::OutcomeToken &part) noexcept;
+
+}  // namespace homing::write
