@@ -35,7 +35,7 @@ struct Decision {
 Decision Decide(const WrittenKeys &keys, bool lock);
 
 // How long a change of ownership may take to reach every region before a write that needs it fails, in ms.
-constexpr long kSettlingTime = 5000;
+constexpr long kSettlingTime = 15000;
 
 // A region that was forwarded a write of a home it does not own answers with this SQLSTATE; nobody but
 // the forwarding region sees it.

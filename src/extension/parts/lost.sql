@@ -359,6 +359,15 @@ AS $$
 	FROM jsonb_array_elements(map->'members') m WHERE m->>'status' <> 'lost'
 $$;
 
+-- Those that take part in ownership: of the given ones, or of all.
+CREATE FUNCTION homing._active(map jsonb, of int2[] DEFAULT NULL) RETURNS int2[]
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce(array_agg((m->>'id')::int2 ORDER BY (m->>'id')::int2), '{}')
+	FROM jsonb_array_elements(map->'members') m
+	WHERE m->>'status' = 'active' AND (of IS NULL OR (m->>'id')::int2 = ANY (of))
+$$;
+
 -- The region's SERVER and the cluster administrator's USER MAPPING as a connection string.
 CREATE FUNCTION homing._region_conninfo(region text) RETURNS text
 STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -567,7 +576,7 @@ BEGIN
 			newest := jsonb_set(newest, '{epoch}', to_jsonb((newest->>'epoch')::bigint + 1));
 			newest := jsonb_set(newest, '{members}', (
 				SELECT jsonb_agg(CASE WHEN (m->>'id')::int2 = ANY (targets)
-					THEN m || jsonb_build_object('status', 'lost', 'spread', to_jsonb(survivors),
+					THEN m || jsonb_build_object('status', 'lost', 'spread', to_jsonb(homing._active(newest, survivors)),
 						'final_lsn', finals->(m->>'id'), 'lost_epoch', newest->'epoch')
 					ELSE m END ORDER BY (m->>'id')::int2)
 				FROM jsonb_array_elements(newest->'members') m));
@@ -708,6 +717,11 @@ BEGIN
 		END IF;
 		IF id <> ALL (homing._living(map)) THEN
 			RAISE EXCEPTION 'region "%" is lost and cannot be an heir', heir USING ERRCODE = 'invalid_parameter_value';
+		END IF;
+		-- It would take the homes from who has taken over meanwhile, at the moment it becomes active.
+		IF id <> ALL (homing._active(map)) THEN
+			RAISE EXCEPTION 'region "%" is still joining and cannot be an heir yet', heir
+				USING ERRCODE = 'object_not_in_prerequisite_state';
 		END IF;
 		IF id = ANY (ids) THEN
 			RAISE EXCEPTION 'region "%" is named twice', heir USING ERRCODE = 'invalid_parameter_value';
