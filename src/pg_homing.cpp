@@ -8,6 +8,7 @@
 #include "write/planner.hpp"
 #include "write/prepared_guard.hpp"
 #include "write/read_consistency.hpp"
+#include "write/read_node.hpp"
 #include "write/transaction.hpp"
 #include "write/utility.hpp"
 
@@ -37,6 +38,7 @@ void _PG_init(void)
 	homing::write::RegisterPlanner();
 	homing::write::RegisterPreparedGuard();
 	homing::write::RegisterReadConsistency();
+	homing::write::RegisterReadNode();
 	homing::write::RegisterTransaction();
 	homing::write::RegisterUtility();
 }

@@ -4,6 +4,7 @@
 #include "write/modify_node.hpp"
 
 #include "write/execute_here.hpp"
+#include "write/read_node.hpp"
 
 extern "C" {
 #include "optimizer/planner.h"
@@ -22,10 +23,22 @@ PlannedStmt *Plan(Query *parse, const char *query_string, int options, ParamList
 	return standard_planner(parse, query_string, options, bound);
 }
 
+PlannedStmt *PlanRead(Query *parse, const char *query_string, int options, ParamListInfo bound)
+{
+	if (!pg::PgEntry([&] { return ReadsHomedTables(parse); }))
+		return Plan(parse, query_string, options, bound);
+	auto *query = static_cast<Query *>(copyObjectImpl(parse));
+	PlannedStmt *statement = Plan(parse, query_string, options, bound);
+	AttachQuery(statement, query);
+	return statement;
+}
+
 PlannedStmt *PlanHomed(Query *parse, const char *query_string, int options, ParamListInfo bound)
 {
-	if (PlansPartHere() || (parse->commandType == CMD_SELECT && !parse->hasModifyingCTE && parse->rowMarks == NIL))
+	if (PlansPartHere())
 		return Plan(parse, query_string, options, bound);
+	if (parse->commandType == CMD_SELECT && !parse->hasModifyingCTE && parse->rowMarks == NIL)
+		return PlanRead(parse, query_string, options, bound);
 	const WriteAnalysis *analysis = pg::PgEntry([&] { return AnalyseWrite(parse, bound); });
 	if (analysis == nullptr)
 		return Plan(parse, query_string, options, bound);

@@ -8,6 +8,8 @@
 #include "pg/catalog.hpp"
 #include "pg/settings.hpp"
 #include "write/outcome_table.hpp"
+#include "write/read_node.hpp"
+#include "write/transaction.hpp"
 
 extern "C" {
 #include "access/xact.h"
@@ -194,9 +196,31 @@ void WaitBeforeRead(QueryDesc *query)
 	query->snapshot = fresh;
 }
 
+// A read that must not be answered from what is here runs elsewhere. Returns whether it does.
+bool ReadElsewhere(QueryDesc *query)
+{
+	if (pg::settings.read_consistency == pg::kReadEventual || query->operation != CMD_SELECT ||
+	    pg::settings.forwarded_from[0] != '\0')
+		return false;
+	const WritePlaces written = WhereWritten();
+	if (written.elsewhere == 0 && pg::settings.read_consistency != pg::kReadHome)
+		return false;
+	Query *attached = AttachedQuery(query->plannedstmt);
+	if (attached == nullptr)
+		return false;
+	ReadPlace place{false, written.region};
+	if (written.elsewhere > 1 || (written.elsewhere == 1 && written.here))
+		place = PlaceOfRead(attached, query->params, "The transaction has written at several regions.");
+	else if (written.elsewhere == 0)
+		place = PlaceOfRead(attached, query->params, "With homing.read_consistency = home, rows are read at their home.");
+	if (!place.here)
+		ReadAt(place.region, query);
+	return !place.here;
+}
+
 void StartAfterWaiting(QueryDesc *query, int flags)
 {
-	if (AnythingNeeded() && (flags & EXEC_FLAG_EXPLAIN_ONLY) == 0 && ReadsHomedTable(query->plannedstmt))
+	if (!ReadElsewhere(query) && AnythingNeeded() && (flags & EXEC_FLAG_EXPLAIN_ONLY) == 0 && ReadsHomedTable(query->plannedstmt))
 		WaitBeforeRead(query);
 	if (next_start != nullptr)
 		next_start(query, flags);

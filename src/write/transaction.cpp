@@ -31,6 +31,9 @@ Sessions *sessions = nullptr;
 pg::LatchWaiter *waiter = nullptr;
 bool credentials_changed = false;
 
+// The transaction has served a write of a homed table. A ROLLBACK TO leaves it set.
+bool served_here = false;
+
 // A region has committed what this transaction did; a cancel must not make it look undone any more.
 bool cancel_held = false;
 
@@ -168,6 +171,8 @@ bool AnyWriter()
 
 void OnTransactionEnd(XactEvent event, void *)
 {
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		served_here = false;
 	if (sessions == nullptr)
 		return;
 	switch (event) {
@@ -251,6 +256,12 @@ void Post(core::RegionId region, const RemoteStatement &statement)
 	session.Post(statement, BecomeWriter(session));
 }
 
+void PostRead(core::RegionId region, const RemoteStatement &statement)
+{
+	const int level = pg::PgCall([] { return GetCurrentTransactionNestLevel(); });
+	SessionAt(region).Post(statement, level);
+}
+
 RegionSession &BeginCopy(core::RegionId region, const std::string &sql)
 {
 	RegionSession &session = SessionAt(region);
@@ -267,10 +278,25 @@ remote::Result Await(core::RegionId region)
 
 void CheckMayWriteHere()
 {
+	served_here = true;
 	pg::PgEntry([] {
 		for (const RegionSession *session : Writers())
 			CheckCanPrepare(*session);
 	});
+}
+
+WritePlaces WhereWritten()
+{
+	WritePlaces places{0, {}, served_here};
+	if (sessions != nullptr) {
+		for (const auto &[key, session] : *sessions) {
+			if (!session->Wrote())
+				continue;
+			++places.elsewhere;
+			places.region = key.first;
+		}
+	}
+	return places;
 }
 
 bool TransactionIsUntouched()

@@ -23,7 +23,9 @@ remote::Result ForwardAlone(core::RegionId region, const RemoteStatement &statem
 // Sends a write into the remote transaction that follows ours, without waiting for its answer, so that
 // several regions work at the same time. Throws CannotConnect, ConnectionLost.
 void Post(core::RegionId region, const RemoteStatement &statement);
-// The answer to the last Post there. Throws the remote error, ConnectionLost.
+// The same for a statement that only reads.
+void PostRead(core::RegionId region, const RemoteStatement &statement);
+// The answer to the last Post or PostRead there. Throws the remote error, ConnectionLost.
 remote::Result Await(core::RegionId region);
 
 // Begins COPY … FROM STDIN in the remote transaction that follows ours. The session lives until our transaction
@@ -33,6 +35,15 @@ RegionSession &BeginCopy(core::RegionId region, const std::string &sql);
 // Raises 55000 when a write here would be the second writer of the transaction and the first one cannot
 // prepare its part. A plain server call.
 void CheckMayWriteHere();
+
+// At how many other regions the transaction has written so far, and one of them; and whether homed tables
+// were written here as well.
+struct WritePlaces {
+	int elsewhere;
+	core::RegionId region;
+	bool here;
+};
+WritePlaces WhereWritten();
 
 // True when nothing was forwarded or written in this transaction so far.
 bool TransactionIsUntouched();
