@@ -15,6 +15,10 @@ HomeMap::HomeMap(Epoch epoch, RegionId here, std::vector<Region> regions,
 		for (std::size_t home = 0; home < keyspace.recorded_owners.size(); ++home)
 			owners.push_back(Resolve(regions_, keyspace.recorded_owners[home],
 			                         HomeId(static_cast<std::int32_t>(home))));
+		for (std::size_t home = 0; home < keyspace.handovers.size(); ++home) {
+			if (!keyspace.handovers[home].accepted && owners[home] == here_)
+				awaited_.insert(keyspace.id);
+		}
 		owners_.emplace(keyspace.id, std::move(owners));
 		keyspaces_.emplace(keyspace.id, std::move(keyspace));
 	}

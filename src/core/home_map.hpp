@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "core/ids.hpp"
@@ -61,6 +62,9 @@ public:
 	// The newest change of the home's owner. Version 0 when it, or the home, is unknown.
 	Handover LastHandover(KeyspaceId keyspace, HomeId home) const;
 
+	// Whether some home of the keyspace is given to this region and not accepted by it.
+	bool AwaitsHomes(KeyspaceId keyspace) const { return awaited_.count(keyspace) > 0; }
+
 	// Who would own the home if its owner were lost now, then if that one were lost too, and so on.
 	std::vector<RegionId> HeirsOf(KeyspaceId keyspace, HomeId home) const;
 
@@ -76,6 +80,7 @@ private:
 	std::vector<Region> regions_;
 	std::unordered_map<KeyspaceId, Keyspace> keyspaces_;
 	std::unordered_map<KeyspaceId, std::vector<std::optional<RegionId>>> owners_;
+	std::unordered_set<KeyspaceId> awaited_;  // keyspaces with homes on their way to here
 };
 
 }  // namespace homing::core

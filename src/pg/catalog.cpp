@@ -1,4 +1,3 @@
-#include "core/key_hash.hpp"
 #include "core/ownership.hpp"
 #include "pg/catalog.hpp"
 
@@ -155,12 +154,6 @@ struct RawCatalog {
 	Oid assignment = InvalidOid;
 	bool any_assignment = false;
 };
-
-Oid HomingRelation(const char *name)
-{
-	const Oid schema = get_namespace_oid("homing", true);
-	return OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
-}
 
 // Reads the named columns of a whole (small) table.
 void ReadTable(const char *name, std::initializer_list<const char *> columns, Snapshot snapshot,
@@ -409,6 +402,12 @@ void RegisterCatalog()
 	CacheRegisterRelcacheCallback(OnRelationChanged, 0);
 }
 
+Oid HomingRelation(const char *name)
+{
+	const Oid schema = get_namespace_oid("homing", true);
+	return OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
+}
+
 bool CatalogIsShared()
 {
 	return shared != nullptr;
@@ -426,6 +425,11 @@ const Catalog *CurrentCatalog()
 	// An invalidation may arrive while the tables are read; then they are read again.
 	while (!CatalogIsCurrent())
 		Refresh();
+	return cached.get();
+}
+
+const Catalog *LastCatalog()
+{
 	return cached.get();
 }
 
@@ -447,109 +451,6 @@ bool AwaitChange(CatalogVersion seen, long timeout)
 uint64 AssignmentGeneration()
 {
 	return pg_atomic_read_u64(&shared->assignments);
-}
-
-namespace {
-
-// The newest assignment of a key, or -1.
-int AssignedHome(core::KeyspaceId keyspace, const uint8 *key, Size size)
-{
-	static Oid relation_oid = InvalidOid, index_oid = InvalidOid;
-	if (!OidIsValid(relation_oid) || !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(index_oid))) {
-		relation_oid = HomingRelation("assignment");
-		index_oid = HomingRelation("assignment_pkey");
-	}
-
-	auto *bytes = static_cast<bytea *>(palloc(VARHDRSZ + size));
-	SET_VARSIZE(bytes, VARHDRSZ + size);
-	memcpy(VARDATA(bytes), key, size);
-
-	Relation relation = table_open(relation_oid, AccessShareLock);
-	Relation index = index_open(index_oid, AccessShareLock);
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ScanKeyData keys[2];
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(keyspace.value));
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_BYTEAEQ, PointerGetDatum(bytes));
-
-	IndexScanDesc scan = index_beginscan(relation, index, snapshot, 2, 0);
-	index_rescan(scan, keys, 2, nullptr, 0);
-	TupleTableSlot *slot = table_slot_create(relation, nullptr);
-	int home = -1;
-	// Versions ascend in the index; the last one is the newest.
-	if (index_getnext_slot(scan, BackwardScanDirection, slot)) {
-		bool isnull;
-		home = DatumGetInt32(slot_getattr(slot, 4, &isnull));
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	index_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	index_close(index, AccessShareLock);
-	table_close(relation, AccessShareLock);
-	pfree(bytes);
-	return home;
-}
-
-}  // namespace
-
-core::HomeId HomeOfKey(const core::Keyspace &keyspace, const uint8 *key, Size size)
-{
-	if (keyspace.has_assignments) {
-		const int home = PgCall([&] { return AssignedHome(keyspace.id, key, size); });
-		if (home >= 0)
-			return core::HomeId(home);
-	}
-	return core::HomeOfHash(core::HashKey(key, size),
-	                        static_cast<int32>(keyspace.recorded_owners.size()));
-}
-
-namespace {
-
-// The acceptance of that version of the home is in the snapshot.
-bool SeesAcceptance(core::KeyspaceId keyspace, core::HomeId home, int64 version, Snapshot snapshot)
-{
-	Relation relation = table_open(HomingRelation("ownership"), AccessShareLock);
-	Relation index = index_open(HomingRelation("ownership_pkey"), AccessShareLock);
-	ScanKeyData keys[3];
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(keyspace.value));
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(home.value));
-	ScanKeyInit(&keys[2], 3, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(version));
-	IndexScanDesc scan = index_beginscan(relation, index, snapshot, 3, 0);
-	index_rescan(scan, keys, 3, nullptr, 0);
-	TupleTableSlot *slot = table_slot_create(relation, nullptr);
-	const AttrNumber kind = get_attnum(RelationGetRelid(relation), "kind");
-	bool found = false;
-	while (!found && index_getnext_slot(scan, ForwardScanDirection, slot)) {
-		bool isnull;
-		found = strcmp(TextDatumGetCString(slot_getattr(slot, kind, &isnull)), "accept") == 0;
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	index_endscan(scan);
-	index_close(index, AccessShareLock);
-	table_close(relation, AccessShareLock);
-	return found;
-}
-
-int64 EpochIn(Snapshot snapshot)
-{
-	RawTable table;
-	ReadTable("cluster_map", {"epoch"}, snapshot, &table);
-	return table.count > 0 ? DatumGetInt64(table.rows[0].values[0]) : 0;
-}
-
-}  // namespace
-
-bool SnapshotHasHome(const Catalog &catalog, core::KeyspaceId keyspace, core::HomeId home)
-{
-	const core::Handover handover = catalog.map.LastHandover(keyspace, home);
-	const core::RegionId recorded =
-		catalog.map.FindKeyspace(keyspace)->recorded_owners[static_cast<std::size_t>(home.value)];
-	return PgCall([&] {
-		Snapshot snapshot = GetTransactionSnapshot();
-		if (handover.version > 0 && !SeesAcceptance(keyspace, home, handover.version, snapshot))
-			return false;
-		// Taken over from a lost region: by an epoch that the snapshot must know.
-		return recorded == catalog.map.here() || EpochIn(snapshot) == catalog.map.epoch().value;
-	});
 }
 
 Oid RegionServer(const char *region_name)

@@ -46,6 +46,9 @@ void RegisterCatalog();
 // Throws ServerError.
 const Catalog *CurrentCatalog();
 
+// The one that was current at the last call; nullptr: there was none. Never reads anything.
+const Catalog *LastCatalog();
+
 // False when the library was not loaded at server start.
 bool CatalogIsShared();
 
@@ -70,13 +73,8 @@ bool AwaitChange(CatalogVersion seen, long timeout);
 // Rises with every committed change of an assignment.
 uint64 AssignmentGeneration();
 
-// The home of a key: its newest assignment, else its hash. Reads with a fresh snapshot.
-// Requires: the keyspace is in the catalog. Throws ServerError.
-core::HomeId HomeOfKey(const core::Keyspace &keyspace, const uint8 *key, Size size);
-
-// Whether a transaction whose snapshot is kept to its end (REPEATABLE READ and higher) has a snapshot that
-// contains what earlier owners wrote to the home, which this region serves now. Throws ServerError.
-bool SnapshotHasHome(const Catalog &catalog, core::KeyspaceId keyspace, core::HomeId home);
+// A table of the extension; InvalidOid: there is none. A plain server call.
+Oid HomingRelation(const char *name);
 
 // The server that stands for a region; raises when it was dropped. A plain server call.
 Oid RegionServer(const char *region_name);

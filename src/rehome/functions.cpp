@@ -9,6 +9,7 @@
 #include "pg/catalog.hpp"
 #include "pg/home_lock.hpp"
 #include "pg/key.hpp"
+#include "pg/key_home.hpp"
 #include "rehome/key_value.hpp"
 
 extern "C" {
@@ -100,45 +101,14 @@ int32 HomeAt(int32 keyspace, int16 region, const pg::KeyBytes &key)
 
 // --- assigning a key, at its owner -------------------------------------------------------------------
 
-// The first table of the keyspace that has a row of the key, quoted; nullptr: none has.
-const char *TableWithRows(int32 keyspace, const pg::KeyBytes &key)
+void InsertAssignment(int32 keyspace, Datum key, int32 home, int16 here)
 {
-	Oid types[] = {INT4OID};
-	Datum values[] = {Int32GetDatum(keyspace)};
-	if (SPI_execute_with_args("SELECT t.relid, a.attname FROM homing.homed_table t JOIN pg_attribute a "
-	                          "ON a.attrelid = t.relid AND a.attnum = t.key_attnum WHERE t.keyspace_id = $1",
-	                          1, types, values, nullptr, false, 0) != SPI_OK_SELECT)
-		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not list the tables of the keyspace")));
-
-	SPITupleTable *tables = SPI_tuptable;
-	for (uint64 i = 0; i < tables->numvals; ++i) {
-		bool isnull;
-		const Oid relid = DatumGetObjectId(SPI_getbinval(tables->vals[i], tables->tupdesc, 1, &isnull));
-		const char *column = SPI_getvalue(tables->vals[i], tables->tupdesc, 2);
-		const AttrNumber attnum = get_attnum(relid, column);
-		Oid type = getBaseType(get_atttype(relid, attnum));
-		Datum value;
-		if (!KeyValue(key, type, &value))
-			continue;  // a value that this column cannot hold
-		const char *table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
-		const char *sql = psprintf("SELECT 1 FROM %s WHERE %s OPERATOR(pg_catalog.=) $1 LIMIT 1", table,
-		                           quote_identifier(column));
-		if (SPI_execute_with_args(sql, 1, &type, &value, nullptr, false, 1) != SPI_OK_SELECT)
-			ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not look for rows of the key")));
-		if (SPI_processed > 0)
-			return table;
-	}
-	return nullptr;
-}
-
-void InsertAssignment(int32 keyspace, Datum key, int32 home)
-{
-	Oid types[] = {INT4OID, BYTEAOID, INT4OID};
-	Datum values[] = {Int32GetDatum(keyspace), key, Int32GetDatum(home)};
-	if (SPI_execute_with_args("INSERT INTO homing.assignment (keyspace_id, key, version, home) SELECT $1, $2, "
-	                          "coalesce(max(version), 0) + 1, $3 FROM homing.assignment WHERE keyspace_id = $1 "
+	Oid types[] = {INT4OID, BYTEAOID, INT4OID, INT2OID};
+	Datum values[] = {Int32GetDatum(keyspace), key, Int32GetDatum(home), Int16GetDatum(here)};
+	if (SPI_execute_with_args("INSERT INTO homing.assignment (keyspace_id, key, version, home, from_region) SELECT $1, $2, "
+	                          "coalesce(max(version), 0) + 1, $3, $4 FROM homing.assignment WHERE keyspace_id = $1 "
 	                          "AND key = $2",
-	                          3, types, values, nullptr, false, 0) != SPI_OK_INSERT)
+	                          4, types, values, nullptr, false, 0) != SPI_OK_INSERT)
 		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not write the assignment")));
 }
 
@@ -282,8 +252,8 @@ PGDLLEXPORT Datum homing_key_owner(PG_FUNCTION_ARGS)
 	PG_RETURN_INT16(place.owner);
 }
 
-// Assigns a key without rows to a home of `region`, at the region that owns it now. The lock is held to the
-// end of the transaction: nobody writes rows of the key in between, and after the commit we do not serve it.
+// Assigns a key to a home of `region`, at the region that owns it now. The lock is held to the end of the
+// transaction: nobody writes rows of the key in between, and after the commit we do not serve it.
 PGDLLEXPORT Datum homing_assign(PG_FUNCTION_ARGS)
 {
 	const int32 keyspace = PG_GETARG_INT32(0);
@@ -309,16 +279,11 @@ PGDLLEXPORT Datum homing_assign(PG_FUNCTION_ARGS)
 		                errmsg("the region owns no home of this keyspace"),
 		                errdetail("A key is assigned to a home, and goes where that home is."),
 		                errhint("homing.homes shows who owns the homes.")));
-	if (pg::PgEntry([&] { return RequireRegion().map.here().value; }) == region)
+	const int16 here = pg::PgEntry([&] { return RequireRegion().map.here().value; });
+	if (here == region)
 		PG_RETURN_BOOL(false);
-
 	SPI_connect();
-	const char *table = TableWithRows(keyspace, key);
-	if (table != nullptr)
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("cannot assign a key that has rows"),
-		                errdetail("Table %s has rows of this key. Moving a key that has rows is not available yet.", table),
-		                errhint("Assign keys to regions before their first row is written.")));
-	InsertAssignment(keyspace, PointerGetDatum(bytes), home);
+	InsertAssignment(keyspace, PointerGetDatum(bytes), home, here);
 	SPI_finish();
 	PG_RETURN_BOOL(true);
 }

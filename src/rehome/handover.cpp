@@ -153,6 +153,7 @@ extern "C" {
 PG_FUNCTION_INFO_V1(homing_barrier);
 PG_FUNCTION_INFO_V1(homing_handed_over);
 PG_FUNCTION_INFO_V1(homing_lock_home);
+PG_FUNCTION_INFO_V1(homing_hold_home);
 PG_FUNCTION_INFO_V1(homing_home_states);
 PG_FUNCTION_INFO_V1(homing_generation);
 PG_FUNCTION_INFO_V1(homing_await_change);
@@ -184,6 +185,12 @@ PGDLLEXPORT Datum homing_lock_home(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(pg::TryLockHomeForMove(keyspace, home));
 	pg::LockHomeForMove(keyspace, home);
 	PG_RETURN_BOOL(true);
+}
+
+PGDLLEXPORT Datum homing_hold_home(PG_FUNCTION_ARGS)
+{
+	pg::LockHomeForWrite(core::KeyspaceId(PG_GETARG_INT32(0)), core::HomeId(PG_GETARG_INT32(1)));
+	PG_RETURN_VOID();
 }
 
 // Homes as this region sees them now, whatever the snapshot of the transaction: all, or those of a keyspace.

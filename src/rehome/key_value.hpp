@@ -1,4 +1,4 @@
-// Keys between SQL values and canonical bytes, for the functions that name a key.
+// Keys as arguments of the functions that name one.
 #pragma once
 
 #include "pg/key.hpp"
@@ -9,8 +9,5 @@ namespace homing::rehome {
 // would be: through its text. Raises what the type's input says of a value that does not fit. The bytes live
 // in `buffer` or in the current memory context.
 pg::KeyBytes KeyFromArgument(Datum argument, Oid type, Oid key_type, uint8 buffer[8]);
-
-// The reverse of CanonicalKey. False: a column of `type` cannot hold the key.
-bool KeyValue(const pg::KeyBytes &key, Oid type, Datum *value);
 
 }  // namespace homing::rehome

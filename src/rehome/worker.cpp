@@ -31,6 +31,7 @@ extern "C" {
 #include "foreign/foreign.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "replication/origin.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -53,6 +54,7 @@ constexpr milliseconds kSlice{500};
 constexpr int kLostPause = 15;  // intervals
 constexpr milliseconds kCleanUpPause{5000};
 constexpr milliseconds kForgetPause{60000};
+constexpr milliseconds kPrunePause{60000};
 
 // A transaction of ours, or an exchange, that failed.
 class Failure : public std::runtime_error {
@@ -159,6 +161,7 @@ private:
 
 	// --- duties
 	void AcceptHomes();
+	void PruneLog();
 	void ExchangeMaps();
 	void EndPrepared();
 	void ForgetOutcomes();
@@ -183,6 +186,7 @@ private:
 	Clock::time_point clean_up_due_ = Clock::time_point::min();
 	Clock::time_point forget_due_ = Clock::time_point::min();
 	SecondPhase second_phase_;
+	Clock::time_point prune_due_ = Clock::time_point::min();
 	std::map<std::string, std::string> troubles_;  // by duty: the failure logged last
 };
 
@@ -411,6 +415,24 @@ void Worker::AcceptHomes()
 		return;
 	MemoryContext context = CurrentMemoryContext;
 	InTransaction([&] { pg::PgCall([&] { Call("SELECT homing._accept_homes()", {}, context); }); });
+	InTransaction([&] { pg::PgCall([&] { Call("SELECT homing._accept_keys()", {}, context); }); });
+}
+
+// Marked as foreign, the deletions are not sent on.
+void Worker::PruneLog()
+{
+	if (Clock::now() < prune_due_)
+		return;
+	prune_due_ = Clock::now() + kPrunePause;
+	MemoryContext context = CurrentMemoryContext;
+	replorigin_session_origin = DoNotReplicateId;
+	try {
+		InTransaction([&] { pg::PgCall([&] { Call("SELECT homing._prune_log()", {}, context); }); });
+	} catch (...) {
+		replorigin_session_origin = InvalidRepOriginId;
+		throw;
+	}
+	replorigin_session_origin = InvalidRepOriginId;
 }
 
 void Worker::DoUrgentDuties()
@@ -480,6 +502,7 @@ void Worker::Run()
 		Do("end prepared transactions", &Worker::EndPrepared);
 		Do("forget old outcomes", &Worker::ForgetOutcomes);
 		Do("remove what lost regions left", &Worker::RemoveLostStreams);
+		Do("forget old hand-overs", &Worker::PruneLog);
 		Sleep();
 	}
 }

@@ -7,6 +7,7 @@
 
 #include "pg/catalog.hpp"
 #include "pg/home_lock.hpp"
+#include "pg/key_home.hpp"
 #include "pg/settings.hpp"
 #include "write/binary_rows.hpp"
 #include "write/copy_rows.hpp"
@@ -64,6 +65,7 @@ RoutedCopy *active = nullptr;
 void LoadOwners(RoutedCopy *copy)
 {
 	for (;;) {
+		const uint64 seen = pg::CurrentVersion().catalog;
 		const pg::Catalog *catalog = pg::CurrentCatalog();
 		const core::Keyspace *keyspace = catalog != nullptr ? catalog->map.FindKeyspace(copy->table.keyspace) : nullptr;
 		if (keyspace == nullptr)
@@ -74,7 +76,8 @@ void LoadOwners(RoutedCopy *copy)
 		*copy->owners = std::move(owners);
 		// Before anything is looked up that counts.
 		pg::PgCall([&] { pg::LockKeyspaceForWrite(copy->table.keyspace); });
-		if (pg::CatalogIsCurrent())
+		AwaitArrivals(copy->table.keyspace);
+		if (pg::CurrentVersion().catalog == seen)
 			return;
 	}
 }

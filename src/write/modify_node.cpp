@@ -20,6 +20,7 @@ extern "C" {
 #include "nodes/extensible.h"
 #include "nodes/makefuncs.h"
 #include "nodes/value.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 }
@@ -68,6 +69,13 @@ void ApproveHere(HomedModifyState *state, EState *estate)
 		CheckMayWriteHere();
 }
 
+// The plan of this region is executed. Otherwise there are parts of the statement to be planned, or it
+// must not run with the snapshot that it was started with.
+bool RunsPlan(const HomedModifyState *state)
+{
+	return state->decision.serve && !state->decision.outdated;
+}
+
 void Begin(CustomScanState *node, EState *estate, int eflags)
 {
 	HomedModifyState *state = StateOf(node);
@@ -87,7 +95,7 @@ void Begin(CustomScanState *node, EState *estate, int eflags)
 	}
 	if (!explain_only)
 		ApproveHere(state, estate);
-	if (state->decision.serve)
+	if (RunsPlan(state))
 		node->custom_ps = list_make1(ExecInitNode(static_cast<Plan *>(linitial(scan->custom_plans)), estate, eflags));
 	else
 		estate->es_auxmodifytables = NIL;  // writes in WITH run where the statement does
@@ -157,30 +165,58 @@ void RunParts(HomedModifyState *state, EState *estate, TupleDesc returning)
 		MergeRows(state, rows);
 }
 
+// Runs the whole statement here, planned anew.
+void RunHere(HomedModifyState *state, EState *estate, TupleDesc returning)
+{
+	Tuplestorestate *rows = returning->natts > 0 ? state->rows : nullptr;
+	auto *query = static_cast<Query *>(copyObjectImpl(state->query));
+	estate->es_processed += WriteHere(query, estate, estate->es_param_list_info, rows);
+}
+
+// With a snapshot that has what came here since the statement started.
+void RunWithNewSnapshot(HomedModifyState *state, EState *estate, TupleDesc returning,
+                        void (*body)(HomedModifyState *, EState *, TupleDesc))
+{
+	Snapshot outer = estate->es_snapshot;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	estate->es_snapshot = GetActiveSnapshot();
+	body(state, estate, returning);
+	estate->es_snapshot = outer;
+	PopActiveSnapshot();
+}
+
+void RunAsDecided(HomedModifyState *state, EState *estate, TupleDesc returning);
+
 // The home may have moved, and the region that is asked knows it before us: wait until we do, look again.
 void FollowHome(HomedModifyState *state, EState *estate, TupleDesc returning)
 {
-	const TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), kSettlingTime);
-	pg::CatalogVersion seen = pg::CurrentVersion();
+	const int patience = pg::settings.handover_timeout_ms;
+	const TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), patience);
 	while (!ForwardWhole(state->query, state->decision.region, estate, returning, state->rows)) {
 		const long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), give_up);
-		if (left <= 0 || !pg::AwaitChange(seen, left))
+		if (left <= 0 || !pg::AwaitChange(state->decision.seen, left))
 			pg::PgEntry([] { throw HomeMoved(); });
-		seen = pg::CurrentVersion();
 		state->decision = pg::PgEntry([&] { return Decide(state->keys, true); });
 		if (!state->decision.serve && state->decision.part_count == 0)
 			continue;
 		ApproveHere(state, estate);
-		if (state->decision.part_count > 0) {
-			RunParts(state, estate, returning);
-			return;
-		}
-		Tuplestorestate *rows = returning->natts > 0 ? state->rows : nullptr;
-		auto *query = static_cast<Query *>(copyObjectImpl(state->query));
-		estate->es_processed += WriteHere(query, estate, estate->es_param_list_info, rows);
-		state->decision.serve = false;  // done: only the rows are left to be returned
+		RunWithNewSnapshot(state, estate, returning, RunAsDecided);
 		return;
 	}
+}
+
+void RunAsDecided(HomedModifyState *state, EState *estate, TupleDesc returning)
+{
+	if (state->decision.serve)
+		RunHere(state, estate, returning);
+	else if (state->decision.part_count == 0)
+		FollowHome(state, estate, returning);
+	else if (state->keys.targets[0].sharing == Sharing::kSelect)
+		ExecuteRoutedInsert(state->query, state->keys.targets[0].homed, estate, returning, state->rows);
+	else if (state->keys.targets[0].sharing == Sharing::kMove)
+		ExecuteMovingUpdate(state->query, state->keys.targets[0].homed, estate, returning, state->rows);
+	else
+		RunParts(state, estate, returning);
 }
 
 void RunElsewhere(HomedModifyState *state)
@@ -192,21 +228,17 @@ void RunElsewhere(HomedModifyState *state)
 	state->executed = true;
 	state->row = ExecInitExtraTupleSlot(estate, returning, &TTSOpsMinimalTuple);
 	state->rows = tuplestore_begin_heap(false, false, work_mem);
-	if (state->decision.part_count == 0)
-		FollowHome(state, estate, returning);
-	else if (state->keys.targets[0].sharing == Sharing::kSelect)
-		ExecuteRoutedInsert(state->query, state->keys.targets[0].homed, estate, returning, state->rows);
-	else if (state->keys.targets[0].sharing == Sharing::kMove)
-		ExecuteMovingUpdate(state->query, state->keys.targets[0].homed, estate, returning, state->rows);
+	if (state->decision.outdated)
+		RunWithNewSnapshot(state, estate, returning, RunAsDecided);
 	else
-		RunParts(state, estate, returning);
+		RunAsDecided(state, estate, returning);
 	MemoryContextSwitchTo(old);
 }
 
 TupleTableSlot *Execute(CustomScanState *node)
 {
 	HomedModifyState *state = StateOf(node);
-	if (state->decision.serve)
+	if (RunsPlan(state))
 		return ExecProcNode(static_cast<PlanState *>(linitial(node->custom_ps)));
 	if (!state->executed)
 		RunElsewhere(state);

@@ -1,8 +1,11 @@
 #include "write/parts.hpp"
 
+#include "write/routing.hpp"
+
 #include "pg/catalog.hpp"
 #include "pg/home_lock.hpp"
 #include "pg/key.hpp"
+#include "pg/key_home.hpp"
 
 extern "C" {
 #include "catalog/pg_type.h"
@@ -164,6 +167,7 @@ PGDLLEXPORT Datum homing_serves(PG_FUNCTION_ARGS)
 			if (catalog->map.Owner(id, home) != catalog->map.here())
 				return false;
 			pg::PgCall([&] { pg::LockHomeForWrite(id, home); });
+			AwaitArrivals(id);
 			if (pg::CurrentVersion() == seen)
 				return true;
 		}

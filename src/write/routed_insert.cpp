@@ -6,10 +6,12 @@
 #include "pg/exact_text.hpp"
 #include "pg/home_lock.hpp"
 #include "pg/key.hpp"
+#include "pg/key_home.hpp"
 #include "write/execute_here.hpp"
 #include "write/forward.hpp"
 #include "write/remote_text.hpp"
 #include "write/statement_params.hpp"
+#include "write/routing.hpp"
 #include "write/transaction.hpp"
 
 extern "C" {
@@ -344,6 +346,7 @@ void PrepareColumns(RoutedInsert *insert, List *sent, AttrNumber key)
 void FixOwners(RoutedInsert *insert, Oid homed)
 {
 	for (bool current = false; !current;) {
+		const uint64 seen = pg::CurrentVersion().catalog;
 		const pg::Catalog *catalog = pg::CurrentCatalog();
 		auto found = catalog->tables.find(homed);
 		if (found == catalog->tables.end())
@@ -351,7 +354,8 @@ void FixOwners(RoutedInsert *insert, Oid homed)
 		insert->keyspace = found->second.keyspace;
 		insert->here = catalog->map.here();
 		pg::PgCall([&] { pg::LockKeyspaceForWrite(insert->keyspace); });
-		current = pg::CatalogIsCurrent();
+		AwaitArrivals(insert->keyspace);
+		current = pg::CurrentVersion().catalog == seen;
 	}
 	const pg::Catalog *catalog = pg::CurrentCatalog();
 	const std::size_t homes = catalog->map.FindKeyspace(insert->keyspace)->recorded_owners.size();

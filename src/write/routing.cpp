@@ -10,11 +10,13 @@
 #include "pg/boundary.hpp"
 #include "pg/catalog.hpp"
 #include "pg/home_lock.hpp"
+#include "pg/key_home.hpp"
 #include "pg/settings.hpp"
 
 extern "C" {
 #include "access/xact.h"
 #include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
 }
 
 namespace homing::write {
@@ -77,19 +79,19 @@ std::string TableName(Oid relid)
 using Homes = std::vector<core::HomeId>;
 
 // The home of every key, in their order; a NULL key has none.
-std::vector<std::optional<core::HomeId>> HomeOfEachKey(const core::Keyspace &keyspace, const WrittenTarget &target)
+std::vector<std::optional<pg::KeyHome>> HomeOfEachKey(const core::Keyspace &keyspace, const WrittenTarget &target)
 {
-	std::vector<std::optional<core::HomeId>> homes;
+	std::vector<std::optional<pg::KeyHome>> homes;
 	homes.reserve(static_cast<std::size_t>(target.key_count));
 	for (int i = 0; i < target.key_count; ++i) {
 		const KeyValue &key = target.keys[i];
-		homes.push_back(key.data != nullptr ? std::optional(pg::HomeOfKey(keyspace, key.data, key.size)) : std::nullopt);
+		homes.push_back(key.data != nullptr ? std::optional(pg::FindKeyHome(keyspace, key.data, key.size)) : std::nullopt);
 	}
 	return homes;
 }
 
 Homes ConcernedHomes(const core::Keyspace &keyspace, const WrittenTarget &target,
-                     const std::vector<std::optional<core::HomeId>> &of_keys)
+                     const std::vector<std::optional<pg::KeyHome>> &of_keys)
 {
 	Homes homes;
 	if (target.homes != nullptr) {
@@ -104,7 +106,7 @@ Homes ConcernedHomes(const core::Keyspace &keyspace, const WrittenTarget &target
 	}
 	for (const auto &home : of_keys) {
 		if (home)
-			homes.push_back(*home);
+			homes.push_back(home->home);
 	}
 	std::sort(homes.begin(), homes.end());
 	homes.erase(std::unique(homes.begin(), homes.end()), homes.end());
@@ -131,7 +133,7 @@ public:
 	}
 
 	// Requires: every home has an owner.
-	void Share(const Homes &homes, const std::vector<std::optional<core::HomeId>> &of_rows)
+	void Share(const Homes &homes, const std::vector<std::optional<pg::KeyHome>> &of_rows)
 	{
 		for (core::HomeId home : homes)
 			homes_[*catalog_.map.Owner(table_.keyspace, home)].push_back(home);
@@ -140,7 +142,7 @@ public:
 		for (std::size_t row = 0; row < of_rows.size(); ++row) {
 			// A row without a key is for this region's NOT NULL constraint.
 			const core::RegionId region =
-				of_rows[row] ? *catalog_.map.Owner(table_.keyspace, *of_rows[row]) : catalog_.map.here();
+				of_rows[row] ? *catalog_.map.Owner(table_.keyspace, of_rows[row]->home) : catalog_.map.here();
 			rows_[region].push_back(static_cast<int>(row));
 			homes_[region];
 		}
@@ -210,29 +212,18 @@ void CheckReady(const WrittenTarget &target, const pg::HomedTable &table)
 	throw NotYet{error, kSettlingTime};
 }
 
+remote::Error ArrivesLate()
+{
+	remote::Error error("40001", "a home is being handed over to this region and has not arrived in time");
+	error.hint = "Try again. homing.moves shows the hand-over, homing.handover_timeout says how long a write waits.";
+	return error;
+}
+
 // A home that was handed over to this region waits for the last writes of its old owner.
 void CheckArrived(const pg::Catalog &catalog, const pg::HomedTable &table, core::HomeId home)
 {
-	if (catalog.map.LastHandover(table.keyspace, home).accepted)
-		return;
-	remote::Error error("40001", "a home is being handed over to this region and has not arrived in time");
-	error.hint = "Try again. homing.moves shows the hand-over, homing.handover_timeout says how long a write waits.";
-	throw NotYet{error, pg::settings.handover_timeout_ms};
-}
-
-// Raises when the transaction's snapshot is older than what an earlier owner of a home wrote to it.
-void CheckSnapshot(const pg::Catalog &catalog, const WrittenTarget &target, const pg::HomedTable &table, const Homes &homes)
-{
-	if (!pg::PgCall([] { return IsolationUsesXactSnapshot(); }))
-		return;
-	for (core::HomeId home : homes) {
-		if (pg::SnapshotHasHome(catalog, table.keyspace, home))
-			continue;
-		remote::Error error("40001", "could not serialize access: the home of rows of " +
-		                                 Quoted(TableName(target.relid)) + " came to this region after the snapshot");
-		error.hint = "Run the transaction again.";
-		throw error;
-	}
+	if (!catalog.map.LastHandover(table.keyspace, home).accepted)
+		throw NotYet{ArrivesLate(), pg::settings.handover_timeout_ms};
 }
 
 // One look at the catalog.
@@ -285,11 +276,11 @@ private:
 		if (region_ && *region_ != route.region)
 			Refuse(*catalog_, target, {core::Route::Kind::kRefuse, {}, core::Refusal::kSeveralHomes});
 		region_ = route.region;
-		return route.kind == core::Route::Kind::kForward || Hold(target, table, homes);
+		return route.kind == core::Route::Kind::kForward || Hold(target, table, homes, of_keys);
 	}
 
 	bool Share(const WrittenTarget &target, const pg::HomedTable &table, const Homes &homes,
-	           const std::vector<std::optional<core::HomeId>> &of_keys, bool forwarded)
+	           const std::vector<std::optional<pg::KeyHome>> &of_keys, bool forwarded)
 	{
 		if (forwarded)
 			Refuse(*catalog_, target, {core::Route::Kind::kRefuse, {}, core::Refusal::kNotHome});
@@ -299,14 +290,15 @@ private:
 			Refuse(*catalog_, target, {core::Route::Kind::kRefuse, {}, core::Refusal::kSeveralHomes});
 		Sharer sharer(*catalog_, target, table);
 		sharer.Share(homes, of_keys);
-		if (!Hold(target, table, sharer.HomesHere()))
+		if (!Hold(target, table, sharer.HomesHere(), of_keys))
 			return false;
 		sharer.Store(&decision_);
 		return true;
 	}
 
 	// Keeps what this region serves from being moved away. False: the catalog changed meanwhile.
-	bool Hold(const WrittenTarget &target, const pg::HomedTable &table, const Homes &homes)
+	bool Hold(const WrittenTarget &target, const pg::HomedTable &table, const Homes &homes,
+	          const std::vector<std::optional<pg::KeyHome>> &of_keys)
 	{
 		if (!lock_)
 			return true;
@@ -315,8 +307,39 @@ private:
 		LockHomes(table, homes);
 		if (!pg::CatalogIsCurrent() || pg::AssignmentGeneration() != assignments_)
 			return false;
-		CheckSnapshot(*catalog_, target, table, homes);
+		decision_.outdated = decision_.outdated || !SnapshotIsEnough(target, table, homes, of_keys);
 		return true;
+	}
+
+	// Whether the statement's snapshot has all that earlier owners wrote to what it writes.
+	bool SnapshotIsEnough(const WrittenTarget &target, const pg::HomedTable &table, const Homes &homes,
+	                      const std::vector<std::optional<pg::KeyHome>> &of_keys)
+	{
+		const struct {
+			Snapshot snapshot;
+			bool kept;
+		} now = pg::PgCall([] {
+			const bool kept = IsolationUsesXactSnapshot();
+			return decltype(now){kept ? GetTransactionSnapshot() : ActiveSnapshotSet() ? GetActiveSnapshot() : nullptr, kept};
+		});
+		if (now.snapshot == nullptr)
+			return true;
+		bool enough = true;
+		for (core::HomeId home : homes)
+			enough = enough && pg::SnapshotHasHome(*catalog_, table.keyspace, home, now.snapshot);
+		for (std::size_t i = 0; enough && i < of_keys.size(); ++i) {
+			if (of_keys[i] && of_keys[i]->moved > 0 &&
+			    std::find(homes.begin(), homes.end(), of_keys[i]->home) != homes.end())
+				enough = pg::SnapshotHasKey(table.keyspace, target.keys[i].data, target.keys[i].size, of_keys[i]->moved,
+				                            now.snapshot);
+		}
+		if (!enough && now.kept) {
+			remote::Error error("40001", "could not serialize access: the home of rows of " +
+			                                 Quoted(TableName(target.relid)) + " came to this region after the snapshot");
+			error.hint = "Run the transaction again.";
+			throw error;
+		}
+		return enough;
 	}
 
 	const WrittenKeys &keys_;
@@ -329,6 +352,23 @@ private:
 
 }  // namespace
 
+void AwaitArrivals(core::KeyspaceId keyspace)
+{
+	const auto start = std::chrono::steady_clock::now();
+	for (;;) {
+		const pg::CatalogVersion seen = pg::CurrentVersion();
+		const pg::Catalog *catalog = pg::CurrentCatalog();
+		if (catalog == nullptr || !catalog->map.AwaitsHomes(keyspace))
+			return;
+		const long waited = static_cast<long>(
+			std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start).count());
+		if (waited >= pg::settings.handover_timeout_ms)
+			throw ArrivesLate();
+		const long left = pg::settings.handover_timeout_ms - waited;
+		pg::PgCall([&] { return pg::AwaitChange(seen, left); });
+	}
+}
+
 // The lock comes first, then the look at the catalog that counts: it is not older than the lock, so no
 // move has passed in between (DESIGN §5.4). Locks of an outdated look are kept; they do no harm.
 Decision Decide(const WrittenKeys &keys, bool lock)
@@ -340,8 +380,11 @@ Decision Decide(const WrittenKeys &keys, bool lock)
 		std::optional<NotYet> not_yet;
 		try {
 			const std::optional<Decision> decision = Look(keys, lock).Decide();
-			if (decision)
-				return *decision;
+			if (decision) {
+				Decision result = *decision;
+				result.seen = seen;
+				return result;
+			}
 		} catch (const NotYet &thrown) {
 			not_yet = thrown;
 		}

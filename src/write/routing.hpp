@@ -3,6 +3,7 @@
 
 #include "core/router.hpp"
 
+#include "pg/catalog.hpp"
 #include "write/written_keys.hpp"
 
 namespace homing::write {
@@ -24,6 +25,8 @@ struct Decision {
 	char *region_name;
 	RegionPart *parts;      // shared out: this region's part, if it has one, is first
 	int part_count;         // 0: not shared out
+	bool outdated;          // what it serves came here after the statement's snapshot: it needs a new one
+	pg::CatalogVersion seen;  // what it was decided from
 };
 
 // Raises the refusal: 25006 fenced, 0A000 several homes, 40001 moved, 08001 no owner, 55000 the table is
@@ -33,6 +36,10 @@ struct Decision {
 // A table that other regions do not have yet, or will have in a moment, is waited for up to
 // kSettlingTime.
 Decision Decide(const WrittenKeys &keys, bool lock);
+
+// Waits until no home of the keyspace is on its way to this region, for those who do not know which homes they
+// will serve. 40001 after homing.handover_timeout.
+void AwaitArrivals(core::KeyspaceId keyspace);
 
 // How long a change of ownership may take to reach every region before a write that needs it fails, in ms.
 constexpr long kSettlingTime = 15000;

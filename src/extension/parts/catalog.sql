@@ -4,7 +4,8 @@
 --                                       only as a map (lost.sql), never in a replication stream.
 --   keyspace, homed_table               equal at every region; written at all regions by home_table.
 --   activation, assignment, milestone,  replicated, INSERT-only: rows of different origins never touch.
---   ownership, dependency
+--   key_acceptance, ownership, dependency
+--   pending_key                         local: what is in those and open.
 --   event                               local history.
 
 CREATE TABLE homing.local_region (
@@ -62,9 +63,30 @@ CREATE TABLE homing.assignment (
 	key bytea NOT NULL,        -- canonical bytes
 	version int8 NOT NULL,
 	home int4 NOT NULL,
+	from_region int2,          -- who gave the key away; NULL: it did not change regions
 	PRIMARY KEY (keyspace_id, key, version)
 );
-COMMENT ON TABLE homing.assignment IS 'explicit key to home; the highest version counts';
+COMMENT ON TABLE homing.assignment IS
+	'explicit key to home; the highest version counts. A key that came from another region is served when it is accepted';
+
+CREATE TABLE homing.key_acceptance (
+	keyspace_id int4 NOT NULL,
+	key bytea NOT NULL,
+	version int8 NOT NULL,
+	region_id int2 NOT NULL,   -- who wrote it
+	PRIMARY KEY (keyspace_id, key, version, region_id)
+);
+COMMENT ON TABLE homing.key_acceptance IS 'assigned keys whose new owner has all that the old one wrote';
+
+CREATE TABLE homing.pending_key (
+	keyspace_id int4 NOT NULL,
+	key bytea NOT NULL,
+	version int8 NOT NULL,
+	home int4 NOT NULL,
+	from_region int2 NOT NULL,
+	PRIMARY KEY (keyspace_id, key, version)
+);
+COMMENT ON TABLE homing.pending_key IS 'assigned keys that are not accepted yet; local, kept by triggers';
 
 CREATE TABLE homing.milestone (
 	region_id int2 NOT NULL,   -- who wrote it
@@ -130,4 +152,7 @@ $$;
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE ON homing.assignment
 FOR EACH ROW EXECUTE FUNCTION homing._assignment_changed();
 ALTER TABLE homing.assignment ENABLE ALWAYS TRIGGER changed;
+CREATE TRIGGER changed AFTER INSERT ON homing.key_acceptance
+FOR EACH ROW EXECUTE FUNCTION homing._assignment_changed();
+ALTER TABLE homing.key_acceptance ENABLE ALWAYS TRIGGER changed;
 

@@ -35,7 +35,7 @@ STRICT STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_key_owner';
 CREATE FUNCTION homing._assign(keyspace_id int4, key bytea, region int2) RETURNS boolean
 STRICT LANGUAGE c SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'homing_assign';
 COMMENT ON FUNCTION homing._assign(int4, bytea, int2) IS
-	'assigns a key without rows to a home of the region; runs where the key is homed now. False: it is homed there already';
+	'assigns a key to a home of the region; runs where the key is homed now. False: it is homed there already';
 
 CREATE FUNCTION homing.home_of("table" regclass, key anycompatible) RETURNS text
 STRICT STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_home_of';
@@ -455,9 +455,9 @@ AS $$
 	WHERE t.relid = relation
 $$;
 
--- Assigns a key that has no rows. The present owner of the key decides, alone: it holds the lock of the
--- key's home, so nobody writes the key meanwhile, and from the commit on it does not serve it any more. The
--- new owner serves when it has the row.
+-- Assigns a key. The present owner of the key decides, alone: it holds the lock of the key's home, so nobody
+-- writes the key meanwhile, and from the commit on it does not serve it any more. The new owner serves the
+-- key when it has all that the old one wrote: the assignment is to a key what a release is to a home.
 CREATE FUNCTION homing.assign_key("table" regclass, key anycompatible, region text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -507,17 +507,19 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION homing.assign_key(regclass, anycompatible, text) IS
-	'assigns a key that has no rows yet to a region, in all co-located tables; from any region. The present owner of the key must be reachable';
+	'assigns a key, with its rows, to a region, in all co-located tables; from any region. The present owner of the key and the region must be reachable. Writes of the key wait until its rows are there';
 
 CREATE FUNCTION homing._assign_here(keyspace_id int4, key bytea, target int2, region text, actor text, reason text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+	PERFORM homing._check_follower(target);
+	IF current_setting('synchronous_commit') = 'off' THEN
+		PERFORM set_config('synchronous_commit', 'local', true);
+	END IF;
 	IF NOT homing._assign(keyspace_id, key, target) THEN
 		RETURN false;
 	END IF;
-	-- The key may have had rows. Their last changes must be everywhere before the new owner's first ones.
-	PERFORM homing._await_replication();
 	PERFORM homing._record_event('assign_key', region, actor, reason);
 	RETURN true;
 END

@@ -417,6 +417,7 @@ BEGIN
 	FOREACH relation IN ARRAY homing._replicated_tables() LOOP
 		PERFORM homing._bring_rows('donor', relation);
 	END LOOP;
+	PERFORM homing._fill_pending_keys();
 	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
 		PERFORM homing._subscribe(id, plan->'conninfos'->>(id::text));
 	END LOOP;

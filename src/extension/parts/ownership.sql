@@ -14,6 +14,58 @@ CREATE TRIGGER handed_over AFTER INSERT ON homing.ownership FOR EACH ROW
 WHEN (NEW.kind = 'release') EXECUTE FUNCTION homing._handed_over();
 ALTER TABLE homing.ownership ENABLE ALWAYS TRIGGER handed_over;
 
+-- Keys that were assigned from one region to another, until they are accepted. Older versions of a key are
+-- of no use any more; that of a home are removed by the worker.
+CREATE FUNCTION homing._key_assigned() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NEW.version > 1 THEN
+		DELETE FROM homing.assignment a
+		WHERE a.keyspace_id = NEW.keyspace_id AND a.key = NEW.key AND a.version < NEW.version;
+		DELETE FROM homing.key_acceptance a
+		WHERE a.keyspace_id = NEW.keyspace_id AND a.key = NEW.key AND a.version < NEW.version;
+	END IF;
+	IF NEW.from_region IS NOT NULL THEN
+		INSERT INTO homing.pending_key (keyspace_id, key, version, home, from_region)
+		VALUES (NEW.keyspace_id, NEW.key, NEW.version, NEW.home, NEW.from_region);
+	END IF;
+	RETURN NULL;
+END
+$$;
+CREATE TRIGGER assigned AFTER INSERT ON homing.assignment FOR EACH ROW EXECUTE FUNCTION homing._key_assigned();
+ALTER TABLE homing.assignment ENABLE ALWAYS TRIGGER assigned;
+CREATE TRIGGER handed_over AFTER INSERT ON homing.assignment FOR EACH ROW
+WHEN (NEW.from_region IS NOT NULL) EXECUTE FUNCTION homing._handed_over();
+ALTER TABLE homing.assignment ENABLE ALWAYS TRIGGER handed_over;
+
+CREATE FUNCTION homing._key_accepted() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	DELETE FROM homing.pending_key p
+	WHERE p.keyspace_id = NEW.keyspace_id AND p.key = NEW.key AND p.version <= NEW.version;
+	RETURN NULL;
+END
+$$;
+CREATE TRIGGER accepted AFTER INSERT ON homing.key_acceptance FOR EACH ROW EXECUTE FUNCTION homing._key_accepted();
+ALTER TABLE homing.key_acceptance ENABLE ALWAYS TRIGGER accepted;
+
+-- At a region that joins: what the triggers would have written.
+CREATE FUNCTION homing._fill_pending_keys() RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	INSERT INTO homing.pending_key (keyspace_id, key, version, home, from_region)
+	SELECT a.keyspace_id, a.key, a.version, a.home, a.from_region FROM homing.assignment a
+	WHERE a.from_region IS NOT NULL
+		AND NOT EXISTS (SELECT FROM homing.key_acceptance k
+						WHERE k.keyspace_id = a.keyspace_id AND k.key = a.key AND k.version = a.version)
+$$;
+
+CREATE FUNCTION homing._hold_home(keyspace_id int4, home int4) RETURNS void
+STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_hold_home';
+COMMENT ON FUNCTION homing._hold_home(int4, int4) IS 'keeps a home from being given away until the end of the transaction';
+
 CREATE FUNCTION homing._lock_home(keyspace_id int4, home int4, wait boolean) RETURNS boolean
 STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_lock_home';
 COMMENT ON FUNCTION homing._lock_home(int4, int4, boolean) IS
@@ -37,6 +89,20 @@ CREATE FUNCTION homing._repartition(owners int2[], regions int2[], weights float
 STRICT IMMUTABLE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_repartition';
 
 -- --- at the old owner --------------------------------------------------------------------------------
+
+-- Raises when the writes of a key would wait for that region for long.
+CREATE FUNCTION homing._check_follower(follower int2) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	much CONSTANT bigint := 16 * 1024 * 1024;
+BEGIN
+	IF NOT EXISTS (SELECT FROM homing.local_region l JOIN pg_replication_slots s ON s.slot_name = homing._stream_name(l.region_id, follower)
+				   WHERE s.active AND pg_current_wal_flush_lsn() - s.confirmed_flush_lsn < much) THEN
+		PERFORM homing._await_follower(follower, current_setting('homing.handover_timeout')::interval);
+	END IF;
+END
+$$;
 
 -- Waits until a region has nearly everything that we wrote, so that writers of the homes wait shortly.
 CREATE FUNCTION homing._await_follower(follower int2, timeout interval) RETURNS void
@@ -139,6 +205,19 @@ BEGIN
 END
 $$;
 
+-- What follows in our stream comes after what these regions wrote and we have applied.
+CREATE FUNCTION homing._depend_on(origins int2[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	here CONSTANT int2 := (SELECT region_id FROM homing.local_region);
+	number CONSTANT bigint := nextval('homing.dependency_seq');
+BEGIN
+	INSERT INTO homing.dependency (region_id, seq, origin, position)
+	SELECT here, number, o, homing._applied_position(o) FROM (SELECT DISTINCT unnest(origins)) AS x(o) WHERE o <> here;
+END
+$$;
+
 -- Accepts the homes that were released to this region. Runs in the worker: what an apply worker writes is
 -- not sent on. From its commit on the homes are served here.
 CREATE FUNCTION homing._accept_homes() RETURNS int
@@ -148,7 +227,6 @@ DECLARE
 	here CONSTANT homing.local_region := homing._require_serving();
 	pending jsonb;
 	batch CONSTANT int := 1000;
-	number bigint;
 BEGIN
 	-- One look: what the rows below say must be about the same homes.
 	SELECT jsonb_agg(to_jsonb(p)) INTO pending
@@ -156,12 +234,8 @@ BEGIN
 	IF pending IS NULL THEN
 		RETURN 0;
 	END IF;
-	number := nextval('homing.dependency_seq');
 	-- Before the acceptance and all that follows it.
-	INSERT INTO homing.dependency (region_id, seq, origin, position)
-	SELECT here.region_id, number, p.from_region, homing._applied_position(p.from_region)
-	FROM (SELECT DISTINCT from_region FROM jsonb_to_recordset(pending) AS x(from_region int2)) p
-	WHERE p.from_region <> here.region_id;
+	PERFORM homing._depend_on(ARRAY(SELECT from_region FROM jsonb_to_recordset(pending) AS x(from_region int2)));
 	INSERT INTO homing.ownership (keyspace_id, home, version, kind, from_region, to_region, at)
 	SELECT p.keyspace_id, p.home, p.version, 'accept', here.region_id, here.region_id, clock_timestamp()
 	FROM jsonb_to_recordset(pending) AS p(keyspace_id int4, home int4, version int8);
@@ -175,6 +249,62 @@ END
 $$;
 COMMENT ON FUNCTION homing._accept_homes() IS
 	'accepts the homes that were handed over to this region; returns how many';
+
+-- The same of keys that were assigned to homes of this region.
+CREATE FUNCTION homing._accept_keys() RETURNS int
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	here CONSTANT homing.local_region := homing._require_serving();
+	batch CONSTANT int := 10000;
+	space int4;
+	one int4;
+	taken homing.pending_key[];
+	accepted int := 0;
+BEGIN
+	FOR space, one IN
+		SELECT DISTINCT p.keyspace_id, p.home FROM homing.pending_key p
+		WHERE homing._owner(p.keyspace_id, p.home) = here.region_id ORDER BY 1, 2
+	LOOP
+		-- A home must not leave with keys that it accepts afterwards.
+		PERFORM homing._hold_home(space, one);
+		CONTINUE WHEN homing._owner(space, one) IS DISTINCT FROM here.region_id;
+		SELECT array_agg(p) INTO taken
+		FROM (SELECT * FROM homing.pending_key k WHERE k.keyspace_id = space AND k.home = one ORDER BY k.version LIMIT batch) p;
+		CONTINUE WHEN taken IS NULL;
+		PERFORM homing._depend_on(ARRAY(SELECT t.from_region FROM unnest(taken) t));
+		INSERT INTO homing.key_acceptance (keyspace_id, key, version, region_id)
+		SELECT t.keyspace_id, t.key, t.version, here.region_id FROM unnest(taken) t;
+		accepted := accepted + cardinality(taken);
+	END LOOP;
+	RETURN accepted;
+END
+$$;
+COMMENT ON FUNCTION homing._accept_keys() IS
+	'accepts keys that were assigned to this region; returns how many';
+
+-- Forgets what no reader of the log needs any more. Local: the worker marks the transaction so that it is not
+-- sent to other regions, which may not know yet what replaced it.
+CREATE FUNCTION homing._prune_log() RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	kept CONSTANT int := 10;  -- hand-overs of a home that homing.moves shows
+	removed bigint;
+	more bigint;
+BEGIN
+	DELETE FROM homing.ownership o USING (
+		SELECT r.keyspace_id, r.home, max(r.version) AS newest FROM homing.ownership r WHERE r.kind = 'release'
+		GROUP BY 1, 2 HAVING count(*) > kept) n
+	WHERE o.keyspace_id = n.keyspace_id AND o.home = n.home AND o.version <= n.newest - kept;
+	GET DIAGNOSTICS removed = ROW_COUNT;
+	DELETE FROM homing.dependency d USING (SELECT e.region_id, max(e.seq) AS newest FROM homing.dependency e GROUP BY 1) n
+	WHERE d.region_id = n.region_id AND d.seq <= n.newest - 100;
+	GET DIAGNOSTICS more = ROW_COUNT;
+	RETURN removed + more;
+END
+$$;
+COMMENT ON FUNCTION homing._prune_log() IS 'forgets old hand-overs and dependencies; returns the number of rows';
 
 -- Waits for the acceptance of those versions of homes. Returns how many are missing when the time is over.
 CREATE FUNCTION homing._await_acceptance(space int4, homes int4[], versions int8[], timeout_ms int) RETURNS int
