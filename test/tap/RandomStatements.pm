@@ -642,7 +642,8 @@ sub block
 	my $own = $self->{readable} eq 'customer'
 	  ? q{UPDATE "Setting" SET weight = 5 WHERE "Key Name" = 'k' || k RETURNING weight::text AS shown}
 	  : 'UPDATE customer SET balance = balance + k WHERE id = k RETURNING balance::text AS shown';
-	my $caught = one_of('integrity_constraint_violation OR data_exception', 'unique_violation OR check_violation OR foreign_key_violation');
+	# Whichever of its errors comes first.
+	my $caught = q{integrity_constraint_violation OR data_exception OR cardinality_violation OR SQLSTATE 'ZZ001'};
 	return (
 		statement(q{SET app.out = ''}),
 		statement(qq{DO \$do\$
