@@ -51,9 +51,9 @@ constexpr std::uint64_t Highest()
 std::string Gid::Text() const
 {
 	std::string text = kPrefix;
-	for (const std::string &field : {cluster, std::to_string(coordinator.value), std::to_string(epoch.value),
-	                                 std::to_string(database), std::to_string(pid), std::to_string(counter),
-	                                 token.Text(), part})
+	for (const std::string &field :
+	     {cluster, std::to_string(coordinator.value), std::to_string(epoch.value),
+	      std::to_string(database), std::to_string(pid), std::to_string(counter), token.Text(), part})
 		text += ":" + field;
 	return text;
 }

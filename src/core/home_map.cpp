@@ -67,7 +67,8 @@ std::optional<RegionId> HomeMap::Owner(KeyspaceId keyspace, HomeId home) const
 Handover HomeMap::LastHandover(KeyspaceId keyspace, HomeId home) const
 {
 	const Keyspace *known = FindKeyspace(keyspace);
-	if (known == nullptr || home.value < 0 || static_cast<std::size_t>(home.value) >= known->handovers.size())
+	if (known == nullptr || home.value < 0 ||
+	    static_cast<std::size_t>(home.value) >= known->handovers.size())
 		return {};
 	return known->handovers[static_cast<std::size_t>(home.value)];
 }

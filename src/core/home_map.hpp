@@ -30,14 +30,15 @@ struct Handover {
 	std::int64_t version = 0;
 	RegionId from;
 	RegionId to;
-	bool accepted = true;  // false: released by `from`; nobody serves it until its owner has accepted it
+	bool accepted =
+		true;  // false: released by `from`; nobody serves it until its owner has accepted it
 };
 
 struct Keyspace {
 	KeyspaceId id;
 	std::vector<RegionId> recorded_owners;  // one per home, by HomeId: the last one that was given it
 	bool has_assignments = false;           // false: no explicit key → home row exists
-	std::vector<Handover> handovers;        // one per home, by HomeId; empty: no home ever changed hands
+	std::vector<Handover> handovers;  // one per home, by HomeId; empty: no home ever changed hands
 };
 
 class HomeMap {

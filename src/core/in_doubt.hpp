@@ -33,9 +33,10 @@ struct InDoubt {
 	std::optional<bool> operator_decision;  // true: commit
 	std::optional<bool> decision;           // of the row here, if it has arrived; true: commit
 	bool coordinator_lost = false;
-	bool stream_complete = false;  // of a lost coordinator: all of it that survives has been applied here
-	std::uint64_t applied = 0;     // position of the coordinator's stream here, read before `decision`
-	bool overdue = false;          // the coordinator has had its time
+	bool stream_complete =
+		false;  // of a lost coordinator: all of it that survives has been applied here
+	std::uint64_t applied = 0;  // position of the coordinator's stream here, read before `decision`
+	bool overdue = false;       // the coordinator has had its time
 	std::optional<CoordinatorAnswer> answer;
 };
 

@@ -52,7 +52,8 @@ OutcomeToken MakeToken(const std::array<std::uint8_t, 16> &random, RegionId regi
 {
 	OutcomeToken token{random};
 	token.bytes[6] = static_cast<std::uint8_t>(0x80 | (random[6] & 0x0f));  // version 8
-	token.bytes[8] = static_cast<std::uint8_t>(0x80 | (random[8] & 0x3f));  // the variant of RFC 9562
+	token.bytes[8] =
+		static_cast<std::uint8_t>(0x80 | (random[8] & 0x3f));  // the variant of RFC 9562
 	token.bytes[12] = static_cast<std::uint8_t>(region.value >> 8);
 	token.bytes[13] = static_cast<std::uint8_t>(region.value);
 	token.bytes[14] = static_cast<std::uint8_t>(HourOf(now) >> 8);
@@ -62,7 +63,8 @@ OutcomeToken MakeToken(const std::array<std::uint8_t, 16> &random, RegionId regi
 
 bool IsToken(const OutcomeToken &token)
 {
-	return (token.bytes[6] & 0xf0) == 0x80 && (token.bytes[8] & 0xc0) == 0x80 && token.Region().value > 0;
+	return (token.bytes[6] & 0xf0) == 0x80 && (token.bytes[8] & 0xc0) == 0x80 &&
+	       token.Region().value > 0;
 }
 
 std::optional<OutcomeToken> ParseToken(const std::string &text)

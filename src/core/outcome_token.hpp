@@ -20,13 +20,17 @@ struct OutcomeToken {
 
 	RegionId Region() const;
 	std::string Text() const;  // as the type uuid prints it
-	friend bool operator==(const OutcomeToken &a, const OutcomeToken &b) { return a.bytes == b.bytes; }
+	friend bool operator==(const OutcomeToken &a, const OutcomeToken &b)
+	{
+		return a.bytes == b.bytes;
+	}
 };
 
 constexpr int kOutcomeBuckets = 3;
 
 // Makes a token from 16 random bytes. `now` in seconds since 1970, by the caller's clock.
-OutcomeToken MakeToken(const std::array<std::uint8_t, 16> &random, RegionId region, std::int64_t now);
+OutcomeToken MakeToken(const std::array<std::uint8_t, 16> &random, RegionId region,
+                       std::int64_t now);
 
 // Nothing when the text is no token: not a UUID of our version.
 std::optional<OutcomeToken> ParseToken(const std::string &text);

@@ -76,7 +76,8 @@ std::vector<Share> SharesOf(std::int64_t homes, const std::vector<RegionId> &own
 
 }  // namespace
 
-std::vector<RegionId> Repartition(const std::vector<RegionId> &owners, const std::vector<Weight> &weights)
+std::vector<RegionId> Repartition(const std::vector<RegionId> &owners,
+                                  const std::vector<Weight> &weights)
 {
 	std::vector<Share> shares = SharesOf(static_cast<std::int64_t>(owners.size()), owners, weights);
 	const auto share_of = [&](RegionId region) {

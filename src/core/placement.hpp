@@ -27,6 +27,7 @@ struct Weight {
 // remainder. Among equal remainders a region that has more of the homes keeps one, so that no plan moves more
 // homes than it must. A region without a weight gets none.
 // Requires: owners not empty, weights not negative, of different regions, and one of them above 0.
-std::vector<RegionId> Repartition(const std::vector<RegionId> &owners, const std::vector<Weight> &weights);
+std::vector<RegionId> Repartition(const std::vector<RegionId> &owners,
+                                  const std::vector<Weight> &weights);
 
 }  // namespace homing::core

@@ -143,8 +143,9 @@ private:
 		for (const auto &[schema, table] : present_) {
 			if (item.schema != schema)
 				continue;
-			if (item.type == "TABLE" ? item.name == table
-			                         : kNamedAfterTables.count(item.type) > 0 && StartsWith(item.name, table + " "))
+			if (item.type == "TABLE"
+			        ? item.name == table
+			        : kNamedAfterTables.count(item.type) > 0 && StartsWith(item.name, table + " "))
 				return true;
 		}
 		if (kPartsOfTables.count(item.type) == 0)

@@ -46,7 +46,8 @@ void StartShmem()
 		next_shmem_startup();
 	bool found;
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	progress = static_cast<Progress *>(ShmemInitStruct("pg_homing apply progress", sizeof(Progress), &found));
+	progress = static_cast<Progress *>(
+		ShmemInitStruct("pg_homing apply progress", sizeof(Progress), &found));
 	if (!found) {
 		pg_atomic_init_u64(&progress->applied, 0);
 		ConditionVariableInit(&progress->moved);
@@ -87,8 +88,8 @@ void RegisterApplyProgress()
 
 Oid SubscriptionOfThisDatabase(const char *name)
 {
-	return GetSysCacheOid2(SUBSCRIPTIONNAME, Anum_pg_subscription_oid, ObjectIdGetDatum(MyDatabaseId),
-	                       CStringGetDatum(name));
+	return GetSysCacheOid2(SUBSCRIPTIONNAME, Anum_pg_subscription_oid,
+	                       ObjectIdGetDatum(MyDatabaseId), CStringGetDatum(name));
 }
 
 bool IsApplied(Oid subscription, XLogRecPtr position)

@@ -216,10 +216,11 @@ void ReadRaw(RawCatalog *raw)
 		ReadTable("member", {"region_id", "name", "status", "heirs", "spread"}, snapshot,
 		          &raw->member);
 		ReadTable("keyspace", {"keyspace_id", "recorded_owners"}, snapshot, &raw->keyspace);
-		ReadTable("homed_table", {"table_id", "relid", "keyspace_id", "key_attnum", "closing"}, snapshot,
-		          &raw->homed_table);
+		ReadTable("homed_table", {"table_id", "relid", "keyspace_id", "key_attnum", "closing"},
+		          snapshot, &raw->homed_table);
 		ReadTable("activation", {"table_id"}, snapshot, &raw->activation);
-		ReadTable("ownership", {"keyspace_id", "home", "version", "from_region", "to_region", "kind"}, snapshot,
+		ReadTable("ownership",
+		          {"keyspace_id", "home", "version", "from_region", "to_region", "kind"}, snapshot,
 		          &raw->ownership);
 		raw->assignment = HomingRelation("assignment");
 		raw->any_assignment = AnyRow(raw->assignment, snapshot);
@@ -267,9 +268,10 @@ void ApplyOwnership(const RawTable &rows, std::vector<core::Keyspace> *keyspaces
 		for (int i = 0; i < rows.count; ++i) {
 			const RawRow &row = rows.rows[i];
 			if (DatumGetInt32(row.values[0]) == keyspace.id.value)
-				entries.push_back({core::HomeId(DatumGetInt32(row.values[1])), DatumGetInt64(row.values[2]),
-				                   core::RegionId(DatumGetInt16(row.values[3])),
-				                   core::RegionId(DatumGetInt16(row.values[4])), Text(row.values[5]) == "accept"});
+				entries.push_back(
+					{core::HomeId(DatumGetInt32(row.values[1])), DatumGetInt64(row.values[2]),
+				     core::RegionId(DatumGetInt16(row.values[3])),
+				     core::RegionId(DatumGetInt16(row.values[4])), Text(row.values[5]) == "accept"});
 		}
 		core::ApplyOwnershipLog(entries, &keyspace);
 	}
@@ -298,12 +300,12 @@ std::unique_ptr<Catalog> Build(const RawCatalog &raw)
 	const core::Epoch epoch(
 		raw.cluster_map.count > 0 ? DatumGetInt64(raw.cluster_map.rows[0].values[0]) : 0);
 
-	auto catalog = std::unique_ptr<Catalog>(
-		new Catalog{core::HomeMap(epoch, core::RegionId(DatumGetInt16(here.values[0])),
-	                              std::move(regions), std::move(keyspaces)),
-	                PgCall([&] { return DatumGetCString(DirectFunctionCall1(uuid_out, here.values[2])); }),
-	                here.nulls[1] ? std::string() : Text(here.values[1]),
-	                {}});
+	auto catalog = std::unique_ptr<Catalog>(new Catalog{
+		core::HomeMap(epoch, core::RegionId(DatumGetInt16(here.values[0])), std::move(regions),
+	                  std::move(keyspaces)),
+		PgCall([&] { return DatumGetCString(DirectFunctionCall1(uuid_out, here.values[2])); }),
+		here.nulls[1] ? std::string() : Text(here.values[1]),
+		{}});
 	if (catalog->fenced.empty() && catalog->map.HereIsLost())
 		catalog->fenced = "this region was declared lost";
 

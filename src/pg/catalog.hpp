@@ -31,7 +31,7 @@ struct HomedTable {
 struct Catalog {
 	core::HomeMap map;
 	std::string cluster;  // its id
-	std::string fenced;  // why this region must not serve; empty: it may
+	std::string fenced;   // why this region must not serve; empty: it may
 	std::unordered_map<Oid, HomedTable> tables;
 
 	// The homed table that a relation is, or is a partition of, at any depth; nullptr: not homed.

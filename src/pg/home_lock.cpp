@@ -40,7 +40,7 @@ void LockHomeForMove(core::KeyspaceId keyspace, core::HomeId home)
 bool TryLockHomeForMove(core::KeyspaceId keyspace, core::HomeId home)
 {
 	return Lock(keyspace, kWholeKeyspace, RowExclusiveLock, false) &&
-		   Lock(keyspace, static_cast<uint32>(home.value), ExclusiveLock, false);
+	       Lock(keyspace, static_cast<uint32>(home.value), ExclusiveLock, false);
 }
 
 }  // namespace homing::pg

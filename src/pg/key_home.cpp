@@ -28,7 +28,9 @@ struct Indexed {
 	const char *table, *index;
 	Oid table_oid = InvalidOid, index_oid = InvalidOid;
 
-	Indexed(const char *table_name, const char *index_name) : table(table_name), index(index_name) {}
+	Indexed(const char *table_name, const char *index_name) : table(table_name), index(index_name)
+	{
+	}
 	void Find()
 	{
 		if (OidIsValid(table_oid) && SearchSysCacheExists1(RELOID, ObjectIdGetDatum(index_oid)))
@@ -103,7 +105,8 @@ Assigned NewestAssignment(core::KeyspaceId keyspace, const uint8 *key, Size size
 	return assigned;
 }
 
-bool KeyIsAccepted(core::KeyspaceId keyspace, const uint8 *key, Size size, int64 version, Snapshot snapshot)
+bool KeyIsAccepted(core::KeyspaceId keyspace, const uint8 *key, Size size, int64 version,
+                   Snapshot snapshot)
 {
 	bytea *bytes = ToBytea(key, size);
 	ScanKeyData keys[3];
@@ -163,7 +166,8 @@ KeyHome FindKeyHome(const core::Keyspace &keyspace, const uint8 *key, Size size)
 {
 	using Clock = std::chrono::steady_clock;
 	const core::HomeId by_hash =
-		core::HomeOfHash(core::HashKey(key, size), static_cast<int32>(keyspace.recorded_owners.size()));
+		core::HomeOfHash(core::HashKey(key, size),
+	                     static_cast<int32>(keyspace.recorded_owners.size()));
 	if (!keyspace.has_assignments)
 		return {by_hash};
 
@@ -188,9 +192,11 @@ KeyHome FindKeyHome(const core::Keyspace &keyspace, const uint8 *key, Size size)
 		}
 		if (!give_up)
 			give_up = Clock::now() + std::chrono::milliseconds(settings.handover_timeout_ms);
-		const auto left = std::chrono::ceil<std::chrono::milliseconds>(*give_up - Clock::now()).count();
+		const auto left =
+			std::chrono::ceil<std::chrono::milliseconds>(*give_up - Clock::now()).count();
 		if (left <= 0) {
-			remote::Error error("40001", "a key is being moved to this region and has not arrived in time");
+			remote::Error error("40001",
+			                    "a key is being moved to this region and has not arrived in time");
 			error.hint = "Try again. homing.handover_timeout says how long a write waits.";
 			throw error;
 		}
@@ -209,7 +215,8 @@ core::HomeId HomeOfKey(const core::Keyspace &keyspace, const uint8 *key, Size si
 	return found.home;
 }
 
-bool SnapshotHasHome(const Catalog &catalog, core::KeyspaceId keyspace, core::HomeId home, Snapshot snapshot)
+bool SnapshotHasHome(const Catalog &catalog, core::KeyspaceId keyspace, core::HomeId home,
+                     Snapshot snapshot)
 {
 	const core::Handover handover = catalog.map.LastHandover(keyspace, home);
 	const core::RegionId recorded =
@@ -225,7 +232,8 @@ bool SnapshotHasHome(const Catalog &catalog, core::KeyspaceId keyspace, core::Ho
 	});
 }
 
-bool SnapshotHasKey(core::KeyspaceId keyspace, const uint8 *key, Size size, int64 moved, Snapshot snapshot)
+bool SnapshotHasKey(core::KeyspaceId keyspace, const uint8 *key, Size size, int64 moved,
+                    Snapshot snapshot)
 {
 	return moved == 0 || PgCall([&] { return KeyIsAccepted(keyspace, key, size, moved, snapshot); });
 }

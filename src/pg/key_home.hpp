@@ -15,7 +15,8 @@ namespace homing::pg {
 
 struct KeyHome {
 	core::HomeId home;
-	int64 moved = 0;      // version of the assignment that brought the key from another region; 0: none did
+	int64 moved =
+		0;  // version of the assignment that brought the key from another region; 0: none did
 	bool arrived = true;  // false: the key is on its way, and the catalog has changed: look again
 };
 
@@ -28,7 +29,9 @@ core::HomeId HomeOfKey(const core::Keyspace &keyspace, const uint8 *key, Size si
 
 // Whether the snapshot contains what earlier owners wrote to the home, or key, that this region serves now.
 // Throw ServerError.
-bool SnapshotHasHome(const Catalog &catalog, core::KeyspaceId keyspace, core::HomeId home, Snapshot snapshot);
-bool SnapshotHasKey(core::KeyspaceId keyspace, const uint8 *key, Size size, int64 moved, Snapshot snapshot);
+bool SnapshotHasHome(const Catalog &catalog, core::KeyspaceId keyspace, core::HomeId home,
+                     Snapshot snapshot);
+bool SnapshotHasKey(core::KeyspaceId keyspace, const uint8 *key, Size size, int64 moved,
+                    Snapshot snapshot);
 
 }  // namespace homing::pg

@@ -28,8 +28,8 @@ void DefineSettings()
 	                        GUC_UNIT_MS, nullptr, nullptr, nullptr);
 	DefineCustomStringVariable("homing.debug_point",
 	                           "Step of a protocol at which this process kills itself, for tests.",
-	                           nullptr, &settings.debug_point, "", PGC_SUSET, GUC_NOT_IN_SAMPLE, nullptr,
-	                           nullptr, nullptr);
+	                           nullptr, &settings.debug_point, "", PGC_SUSET, GUC_NOT_IN_SAMPLE,
+	                           nullptr, nullptr, nullptr);
 	DefineCustomStringVariable(
 		"homing.forward_settings",
 		"Further settings whose value travels with a forwarded statement.",
@@ -41,40 +41,45 @@ void DefineSettings()
 		"forwards again.",
 		&settings.forwarded_from, "", PGC_USERSET,
 		GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL | GUC_NO_RESET_ALL, nullptr, nullptr, nullptr);
-	DefineCustomIntVariable("homing.handover_timeout",
-	                        "Time that a write waits for a home that is being handed over, and a hand-over for the "
-	                        "writers of a home.",
-	                        nullptr, &settings.handover_timeout_ms, 10000, 100, 3600000, PGC_USERSET, GUC_UNIT_MS,
-	                        nullptr, nullptr, nullptr);
+	DefineCustomIntVariable(
+		"homing.handover_timeout",
+		"Time that a write waits for a home that is being handed over, and a hand-over for the "
+		"writers of a home.",
+		nullptr, &settings.handover_timeout_ms, 10000, 100, 3600000, PGC_USERSET, GUC_UNIT_MS,
+		nullptr, nullptr, nullptr);
 	DefineCustomBoolVariable("homing.local_ddl",
 	                         "Allows DDL on a homed table to run in this region only.",
 	                         "Every other region must run the same DDL, or replication to it stops.",
 	                         &settings.local_ddl, false, PGC_USERSET, 0, nullptr, nullptr, nullptr);
 	DefineCustomIntVariable("homing.outcome_timeout",
 	                        "Time allowed to learn how a transaction ended whose connection was lost.",
-	                        "After it, the outcome is reported as unknown.", &settings.outcome_timeout_ms, 10000,
-	                        100, 3600000, PGC_USERSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
-	DefineCustomBoolVariable("homing.own_ddl", "Marks DDL that the extension's own functions run.", nullptr,
-	                         &settings.own_ddl, false, PGC_SUSET,
-	                         GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL | GUC_NO_RESET_ALL | GUC_DISALLOW_IN_FILE, nullptr,
-	                         nullptr, nullptr);
+	                        "After it, the outcome is reported as unknown.",
+	                        &settings.outcome_timeout_ms, 10000, 100, 3600000, PGC_USERSET,
+	                        GUC_UNIT_MS, nullptr, nullptr, nullptr);
+	DefineCustomBoolVariable("homing.own_ddl", "Marks DDL that the extension's own functions run.",
+	                         nullptr, &settings.own_ddl, false, PGC_SUSET,
+	                         GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL | GUC_NO_RESET_ALL |
+	                             GUC_DISALLOW_IN_FILE,
+	                         nullptr, nullptr, nullptr);
 	DefineCustomIntVariable("homing.probe_interval",
 	                        "Time between two exchanges of the cluster map with each region.",
 	                        nullptr, &settings.probe_interval_ms, 1000, 100, 600000, PGC_SIGHUP,
 	                        GUC_UNIT_MS, nullptr, nullptr, nullptr);
-	DefineCustomEnumVariable("homing.read_consistency", "How up to date a read of homed tables is.",
-	                         "eventual: what is in this region. session: including all that the session has "
-	                         "committed anywhere. home: what is at the home of the rows.",
-	                         &settings.read_consistency, kReadSession, kReadConsistencies, PGC_USERSET, 0, nullptr,
-	                         nullptr, nullptr);
+	DefineCustomEnumVariable(
+		"homing.read_consistency", "How up to date a read of homed tables is.",
+		"eventual: what is in this region. session: including all that the session has "
+		"committed anywhere. home: what is at the home of the rows.",
+		&settings.read_consistency, kReadSession, kReadConsistencies, PGC_USERSET, 0, nullptr,
+		nullptr, nullptr);
 	DefineCustomIntVariable("homing.read_timeout",
-	                        "Time a read waits for what the session has committed at other regions.", nullptr,
-	                        &settings.read_timeout_ms, 10000, 0, 3600000, PGC_USERSET, GUC_UNIT_MS, nullptr, nullptr,
-	                        nullptr);
-	DefineCustomBoolVariable("homing.wait_second_phase",
-	                         "Makes COMMIT wait until every region that took part has committed its part.",
-	                         "Without it, COMMIT returns when the decision is durable in this region.",
-	                         &settings.wait_second_phase, false, PGC_USERSET, 0, nullptr, nullptr, nullptr);
+	                        "Time a read waits for what the session has committed at other regions.",
+	                        nullptr, &settings.read_timeout_ms, 10000, 0, 3600000, PGC_USERSET,
+	                        GUC_UNIT_MS, nullptr, nullptr, nullptr);
+	DefineCustomBoolVariable(
+		"homing.wait_second_phase",
+		"Makes COMMIT wait until every region that took part has committed its part.",
+		"Without it, COMMIT returns when the decision is durable in this region.",
+		&settings.wait_second_phase, false, PGC_USERSET, 0, nullptr, nullptr, nullptr);
 	MarkGUCPrefixReserved("homing");
 }
 

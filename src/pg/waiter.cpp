@@ -18,9 +18,9 @@ using Clock = std::chrono::steady_clock;
 // Waits once. What is pending is handled, a cancel only if it is to be raised.
 int WaitOnce(int events, int socket, long milliseconds, bool raise_cancel)
 {
-	const int happened = socket >= 0
-	                         ? WaitLatchOrSocket(MyLatch, events, socket, milliseconds, PG_WAIT_EXTENSION)
-	                         : WaitLatch(MyLatch, events, milliseconds, PG_WAIT_EXTENSION);
+	const int happened =
+		socket >= 0 ? WaitLatchOrSocket(MyLatch, events, socket, milliseconds, PG_WAIT_EXTENSION)
+					: WaitLatch(MyLatch, events, milliseconds, PG_WAIT_EXTENSION);
 	if ((happened & WL_LATCH_SET) != 0) {
 		ResetLatch(MyLatch);
 		if (!raise_cancel)

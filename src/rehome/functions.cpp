@@ -57,8 +57,10 @@ Found FindHomed(Oid relid)
 	const pg::HomedTable *table = RequireRegion().Find(relid);
 	if (table == nullptr) {
 		const char *name = pg::PgCall([&] { return get_rel_name(relid); });
-		remote::Error error("22023", name == nullptr ? "relation with OID " + std::to_string(relid) + " does not exist"
-													 : "table \"" + std::string(name) + "\" is not homed");
+		remote::Error error("22023",
+		                    name == nullptr
+		                        ? "relation with OID " + std::to_string(relid) + " does not exist"
+		                        : "table \"" + std::string(name) + "\" is not homed");
 		error.hint = "homing.tables lists the homed tables.";
 		throw error;
 	}
@@ -94,8 +96,9 @@ const char *RegionNameOf(int16 region)
 // -1: the region owns no home of the keyspace.
 int32 HomeAt(int32 keyspace, int16 region, const pg::KeyBytes &key)
 {
-	const std::optional<core::HomeId> home = core::HomeOwnedBy(
-		RequireRegion().map, core::KeyspaceId(keyspace), core::RegionId(region), core::HashKey(key.data, key.size));
+	const std::optional<core::HomeId> home =
+		core::HomeOwnedBy(RequireRegion().map, core::KeyspaceId(keyspace), core::RegionId(region),
+	                      core::HashKey(key.data, key.size));
 	return home ? home->value : -1;
 }
 
@@ -105,10 +108,11 @@ void InsertAssignment(int32 keyspace, Datum key, int32 home, int16 here)
 {
 	Oid types[] = {INT4OID, BYTEAOID, INT4OID, INT2OID};
 	Datum values[] = {Int32GetDatum(keyspace), key, Int32GetDatum(home), Int16GetDatum(here)};
-	if (SPI_execute_with_args("INSERT INTO homing.assignment (keyspace_id, key, version, home, from_region) SELECT $1, $2, "
-	                          "coalesce(max(version), 0) + 1, $3, $4 FROM homing.assignment WHERE keyspace_id = $1 "
-	                          "AND key = $2",
-	                          4, types, values, nullptr, false, 0) != SPI_OK_INSERT)
+	if (SPI_execute_with_args(
+			"INSERT INTO homing.assignment (keyspace_id, key, version, home, from_region) SELECT $1, $2, "
+			"coalesce(max(version), 0) + 1, $3, $4 FROM homing.assignment WHERE keyspace_id = $1 "
+			"AND key = $2",
+			4, types, values, nullptr, false, 0) != SPI_OK_INSERT)
 		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not write the assignment")));
 }
 
@@ -118,10 +122,12 @@ Place RequireOwner(int32 keyspace, const pg::KeyBytes &key)
 	const Place place = pg::PgEntry([&] { return PlaceOf(keyspace, key); });
 	const int16 here = pg::PgEntry([&] { return RequireRegion().map.here().value; });
 	if (place.fenced)
-		ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION), errmsg("this region is fenced and cannot assign keys")));
+		ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+		                errmsg("this region is fenced and cannot assign keys")));
 	if (place.owner != here)
-		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-		                errmsg("the key is not homed at this region any more"), errhint("Try again.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+		         errmsg("the key is not homed at this region any more"), errhint("Try again.")));
 	return place;
 }
 
@@ -174,7 +180,8 @@ PGDLLEXPORT Datum homing_heirs(PG_FUNCTION_ARGS)
 		const pg::Catalog *catalog = pg::CurrentCatalog();
 		if (catalog == nullptr)
 			return n;
-		for (core::RegionId heir : catalog->map.HeirsOf(core::KeyspaceId(keyspace), core::HomeId(home))) {
+		for (core::RegionId heir :
+		     catalog->map.HeirsOf(core::KeyspaceId(keyspace), core::HomeId(home))) {
 			if (n < kMaxRegions)
 				ids[n++] = Int16GetDatum(heir.value);
 		}
@@ -188,7 +195,9 @@ PGDLLEXPORT Datum homing_key_bytes(PG_FUNCTION_ARGS)
 	const Oid relid = PG_GETARG_OID(0);
 	const Found table = pg::PgEntry([&] { return FindHomed(relid); });
 	uint8 buffer[8];
-	const pg::KeyBytes key = KeyFromArgument(PG_GETARG_DATUM(1), get_fn_expr_argtype(fcinfo->flinfo, 1), table.key_type, buffer);
+	const pg::KeyBytes key =
+		KeyFromArgument(PG_GETARG_DATUM(1), get_fn_expr_argtype(fcinfo->flinfo, 1), table.key_type,
+	                    buffer);
 	auto *bytes = static_cast<bytea *>(palloc(VARHDRSZ + key.size));
 	SET_VARSIZE(bytes, VARHDRSZ + key.size);
 	memcpy(VARDATA(bytes), key.data, key.size);
@@ -200,8 +209,11 @@ PGDLLEXPORT Datum homing_home_of(PG_FUNCTION_ARGS)
 	const Oid relid = PG_GETARG_OID(0);
 	const Found table = pg::PgEntry([&] { return FindHomed(relid); });
 	uint8 buffer[8];
-	const pg::KeyBytes key = KeyFromArgument(PG_GETARG_DATUM(1), get_fn_expr_argtype(fcinfo->flinfo, 1), table.key_type, buffer);
-	const char *region = pg::PgEntry([&] { return RegionNameOf(PlaceOf(table.keyspace, key).owner); });
+	const pg::KeyBytes key =
+		KeyFromArgument(PG_GETARG_DATUM(1), get_fn_expr_argtype(fcinfo->flinfo, 1), table.key_type,
+	                    buffer);
+	const char *region =
+		pg::PgEntry([&] { return RegionNameOf(PlaceOf(table.keyspace, key).owner); });
 	if (region == nullptr)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(region));
@@ -229,8 +241,10 @@ PGDLLEXPORT Datum homing_homes(PG_FUNCTION_ARGS)
 				const int32 keyspace_id = id.value;
 				const int16 owner_id = owner ? owner->value : static_cast<int16>(0);
 				pg::PgCall([&] {
-					Datum values[] = {Int32GetDatum(keyspace_id), Int32GetDatum(home), Int16GetDatum(owner_id),
-					                  PointerGetDatum(construct_array(heirs, heir_count, INT2OID, sizeof(int16), true,
+					Datum values[] = {Int32GetDatum(keyspace_id), Int32GetDatum(home),
+					                  Int16GetDatum(owner_id),
+					                  PointerGetDatum(construct_array(heirs, heir_count, INT2OID,
+					                                                  sizeof(int16), true,
 					                                                  TYPALIGN_SHORT))};
 					bool nulls[] = {false, false, owner_id == 0, false};
 					tuplestore_putvalues(out->setResult, out->setDesc, values, nulls);
@@ -263,8 +277,11 @@ PGDLLEXPORT Datum homing_assign(PG_FUNCTION_ARGS)
 
 	// The statements below must see what was committed while we waited.
 	if (IsolationUsesXactSnapshot())
-		ereport(ERROR, (errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-		                errmsg("cannot assign a key in a transaction of isolation level REPEATABLE READ or higher")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+		     errmsg(
+				 "cannot assign a key in a transaction of isolation level REPEATABLE READ or higher")));
 	Place place = RequireOwner(keyspace, key);
 	for (;;) {
 		const int32 locked = place.home;
@@ -329,9 +346,11 @@ PGDLLEXPORT Datum homing_spread(PG_FUNCTION_ARGS)
 	ArrayType *array = PG_GETARG_ARRAYTYPE_P(1);
 	Datum *regions;
 	int count;
-	deconstruct_array(array, INT2OID, sizeof(int16), true, TYPALIGN_SHORT, &regions, nullptr, &count);
+	deconstruct_array(array, INT2OID, sizeof(int16), true, TYPALIGN_SHORT, &regions, nullptr,
+	                  &count);
 	if (homes < 1 || count < 1)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("there must be homes and regions")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("there must be homes and regions")));
 	auto *owners = static_cast<Datum *>(palloc(sizeof(Datum) * homes));
 	pg::PgEntry([&] {
 		std::vector<core::RegionId> ids;
@@ -341,7 +360,8 @@ PGDLLEXPORT Datum homing_spread(PG_FUNCTION_ARGS)
 		for (core::RegionId owner : core::SpreadEvenly(homes, ids))
 			owners[home++] = Int16GetDatum(owner.value);
 	});
-	PG_RETURN_ARRAYTYPE_P(construct_array(owners, homes, INT2OID, sizeof(int16), true, TYPALIGN_SHORT));
+	PG_RETURN_ARRAYTYPE_P(
+		construct_array(owners, homes, INT2OID, sizeof(int16), true, TYPALIGN_SHORT));
 }
 
 // Whether the caller of the security definer function that calls us owns the relation.
@@ -349,7 +369,8 @@ PGDLLEXPORT Datum homing_check_owner(PG_FUNCTION_ARGS)
 {
 	const Oid relid = PG_GETARG_OID(0);
 	if (!pg_class_ownercheck(relid, GetOuterUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(relid)), get_rel_name(relid));
+		aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(relid)),
+		               get_rel_name(relid));
 	PG_RETURN_VOID();
 }
 

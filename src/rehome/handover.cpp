@@ -81,14 +81,16 @@ OriginStream StreamOf(int16 origin)
 		if (catalog == nullptr)
 			return {Origin::kUnknown, InvalidOid, "?"};
 		const core::Region *region = catalog->map.FindRegion(core::RegionId(origin));
-		const char *name =
-			region != nullptr ? pg::PgCall([&] { return pstrdup(region->name.c_str()); }) : "unknown";
+		const char *name = region != nullptr
+		                       ? pg::PgCall([&] { return pstrdup(region->name.c_str()); })
+		                       : "unknown";
 		if (region != nullptr && region->id == catalog->map.here())
 			return {Origin::kOurs, InvalidOid, name};
-		const std::string stream =
-			"homing_" + catalog->cluster.substr(0, 8) + "_" + std::to_string(origin) + "_" +
-			std::to_string(catalog->map.here().value);
-		const Oid subscription = pg::PgCall([&] { return pg::SubscriptionOfThisDatabase(stream.c_str()); });
+		const std::string stream = "homing_" + catalog->cluster.substr(0, 8) + "_" +
+		                           std::to_string(origin) + "_" +
+		                           std::to_string(catalog->map.here().value);
+		const Oid subscription =
+			pg::PgCall([&] { return pg::SubscriptionOfThisDatabase(stream.c_str()); });
 		if (OidIsValid(subscription))
 			return {Origin::kStream, subscription, name};
 		if (region != nullptr && region->status == core::RegionStatus::kLost)
@@ -120,11 +122,16 @@ void AwaitOrigin(int16 origin, XLogRecPtr position)
 			return;
 		const long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 		if (left <= 0)
-			ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			                errmsg("changes of region \"%s\" up to %X/%X must be applied here first", stream.region,
-			                       static_cast<uint32>(position >> 32), static_cast<uint32>(position)),
-			                errdetail("A home was handed over by that region, and these are writes of its new owner."),
-			                errhint("The apply worker tries again by itself. homing.regions shows which region is behind.")));
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			     errmsg("changes of region \"%s\" up to %X/%X must be applied here first",
+			            stream.region, static_cast<uint32>(position >> 32),
+			            static_cast<uint32>(position)),
+			     errdetail(
+					 "A home was handed over by that region, and these are writes of its new owner."),
+			     errhint(
+					 "The apply worker tries again by itself. homing.regions shows which region is behind.")));
 		// A change of the cluster map wakes nobody here, hence not one long wait.
 		pg::AwaitApply(applied, left < 200 ? left : 200);
 	}
@@ -137,7 +144,8 @@ Datum Attribute(TriggerData *trigger, const char *name)
 	bool isnull;
 	Datum value = heap_getattr(trigger->tg_trigtuple, attnum, desc, &isnull);
 	if (isnull)
-		ereport(ERROR, (errcode(ERRCODE_NOT_NULL_VIOLATION), errmsg("column \"%s\" must not be null", name)));
+		ereport(ERROR, (errcode(ERRCODE_NOT_NULL_VIOLATION),
+		                errmsg("column \"%s\" must not be null", name)));
 	return value;
 }
 
@@ -164,7 +172,8 @@ PGDLLEXPORT Datum homing_barrier(PG_FUNCTION_ARGS)
 {
 	auto *trigger = reinterpret_cast<TriggerData *>(fcinfo->context);
 	if (IsLogicalWorker())
-		AwaitOrigin(DatumGetInt16(Attribute(trigger, "origin")), DatumGetLSN(Attribute(trigger, "position")));
+		AwaitOrigin(DatumGetInt16(Attribute(trigger, "origin")),
+		            DatumGetLSN(Attribute(trigger, "position")));
 	return PointerGetDatum(trigger->tg_trigtuple);
 }
 
@@ -218,7 +227,8 @@ PGDLLEXPORT Datum homing_home_states(PG_FUNCTION_ARGS)
 				for (std::size_t i = 0; i < keyspace.recorded_owners.size(); ++i) {
 					const core::HomeId home(static_cast<std::int32_t>(i));
 					const auto owner = catalog->map.Owner(id, home);
-					states.push_back({id.value, home.value, owner ? owner->value : static_cast<int16>(0),
+					states.push_back({id.value, home.value,
+					                  owner ? owner->value : static_cast<int16>(0),
 					                  catalog->map.LastHandover(id, home)});
 				}
 			}
@@ -231,9 +241,13 @@ PGDLLEXPORT Datum homing_home_states(PG_FUNCTION_ARGS)
 	for (int i = 0; i < found.count; ++i) {
 		const State &state = found.states[i];
 		const bool moved = state.handover.version > 0;
-		Datum values[] = {Int32GetDatum(state.keyspace), Int32GetDatum(state.home), Int16GetDatum(state.owner),
-		                  Int64GetDatum(state.handover.version), Int16GetDatum(state.handover.from.value),
-		                  Int16GetDatum(state.handover.to.value), BoolGetDatum(state.handover.accepted)};
+		Datum values[] = {Int32GetDatum(state.keyspace),
+		                  Int32GetDatum(state.home),
+		                  Int16GetDatum(state.owner),
+		                  Int64GetDatum(state.handover.version),
+		                  Int16GetDatum(state.handover.from.value),
+		                  Int16GetDatum(state.handover.to.value),
+		                  BoolGetDatum(state.handover.accepted)};
 		bool nulls[] = {false, false, state.owner == 0, false, !moved, !moved, false};
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
@@ -249,7 +263,8 @@ PGDLLEXPORT Datum homing_generation(PG_FUNCTION_ARGS)
 PGDLLEXPORT Datum homing_await_change(PG_FUNCTION_ARGS)
 {
 	const auto generation = static_cast<uint64>(PG_GETARG_INT64(0));
-	PG_RETURN_BOOL(pg::AwaitChange({generation, pg::CurrentVersion().assignments}, PG_GETARG_INT32(1)));
+	PG_RETURN_BOOL(
+		pg::AwaitChange({generation, pg::CurrentVersion().assignments}, PG_GETARG_INT32(1)));
 }
 
 // New owners of homes by weight: owners, regions, weights → owners.
@@ -257,12 +272,15 @@ PGDLLEXPORT Datum homing_repartition(PG_FUNCTION_ARGS)
 {
 	Datum *owners, *regions, *weights;
 	int homes, count, weight_count;
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), INT2OID, sizeof(int16), true, TYPALIGN_SHORT, &owners, nullptr, &homes);
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), INT2OID, sizeof(int16), true, TYPALIGN_SHORT, &regions, nullptr, &count);
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &weights,
-	                  nullptr, &weight_count);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), INT2OID, sizeof(int16), true, TYPALIGN_SHORT,
+	                  &owners, nullptr, &homes);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), INT2OID, sizeof(int16), true, TYPALIGN_SHORT,
+	                  &regions, nullptr, &count);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL,
+	                  TYPALIGN_DOUBLE, &weights, nullptr, &weight_count);
 	if (homes < 1 || count < 1 || count != weight_count)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("there must be homes, and a weight for each region")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("there must be homes, and a weight for each region")));
 	pg::PgEntry([&] {
 		std::vector<core::RegionId> now;
 		std::vector<core::Weight> wanted;
@@ -274,7 +292,8 @@ PGDLLEXPORT Datum homing_repartition(PG_FUNCTION_ARGS)
 		for (core::RegionId owner : core::Repartition(now, wanted))
 			owners[home++] = Int16GetDatum(owner.value);
 	});
-	PG_RETURN_ARRAYTYPE_P(construct_array(owners, homes, INT2OID, sizeof(int16), true, TYPALIGN_SHORT));
+	PG_RETURN_ARRAYTYPE_P(
+		construct_array(owners, homes, INT2OID, sizeof(int16), true, TYPALIGN_SHORT));
 }
 
 }  // extern "C"

@@ -9,7 +9,8 @@ namespace homing::rehome {
 pg::KeyBytes KeyFromArgument(Datum argument, Oid type, Oid key_type, uint8 buffer[8])
 {
 	if (!OidIsValid(type))
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("could not determine the type of the key")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("could not determine the type of the key")));
 	const Oid base = getBaseType(type);
 	if (base == key_type)
 		return pg::CanonicalKey(argument, key_type, buffer);

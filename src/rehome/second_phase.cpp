@@ -62,7 +62,8 @@ remote::ConnectionOptions OptionsOf(const std::string &region, Oid user)
 	remote::ConnectionOptions options;
 	try {
 		pg::PgCall([] { StartTransactionCommand(); });
-		const Oid server = pg::PgCall([&] { return GetForeignServerByName(region.c_str(), false)->serverid; });
+		const Oid server =
+			pg::PgCall([&] { return GetForeignServerByName(region.c_str(), false)->serverid; });
 		options = pg::OptionsFor(server, user);
 		pg::PgCall([] { CommitTransactionCommand(); });
 	} catch (const pg::ServerError &error) {
@@ -90,15 +91,17 @@ void ReadDoubts(MemoryContext context, RawDoubts *doubts)
 {
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (SPI_execute("SELECT gid, resolution, decision, coordinator, lost, applied, age FROM homing._doubts()", false, 0) !=
-	    SPI_OK_SELECT)
+	if (SPI_execute(
+			"SELECT gid, resolution, decision, coordinator, lost, applied, age FROM homing._doubts()",
+			false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read homing._doubts");
 	MemoryContext old = MemoryContextSwitchTo(context);
 	doubts->count = SPI_processed;
 	doubts->rows = static_cast<RawDoubt *>(palloc0(sizeof(RawDoubt) * (SPI_processed + 1)));
 	for (uint64 row = 0; row < SPI_processed; ++row) {
 		for (int i = 0; i < 7; ++i)
-			doubts->rows[row].fields[i] = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, i + 1);
+			doubts->rows[row].fields[i] =
+				SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, i + 1);
 	}
 	// What SPI_getvalue returned is in `context`.
 	MemoryContextSwitchTo(old);
@@ -119,7 +122,8 @@ void ForgetResolution(const char *gid)
 	Datum values[] = {CStringGetTextDatum(gid)};
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	(void) SPI_execute_with_args("DELETE FROM homing.resolution WHERE gid = $1", 1, types, values, nullptr, false, 0);
+	(void) SPI_execute_with_args("DELETE FROM homing.resolution WHERE gid = $1", 1, types, values,
+	                             nullptr, false, 0);
 	PopActiveSnapshot();
 	SPI_finish();
 }
@@ -135,7 +139,8 @@ void SecondPhase::End(const Part &part, bool commit)
 	if (part.state.operator_decision)
 		Transact([&] { ForgetResolution(gid); });
 	pg::PgCall([&] {
-		ereport(LOG, (errmsg("%s a part of a transaction over several regions", commit ? "committed" : "rolled back"),
+		ereport(LOG, (errmsg("%s a part of a transaction over several regions",
+		                     commit ? "committed" : "rolled back"),
 		              errdetail_internal("%s", gid)));
 	});
 }
@@ -155,7 +160,8 @@ void SecondPhase::Ask(remote::Waiter &waiter, Oid administrator, Part &part)
 	// Its transaction may still be running there. Then we ask again.
 	connection->Execute("SET statement_timeout = '1s'");
 	connection->Execute("SET default_transaction_read_only = off");
-	const remote::Result said = connection->Execute("SELECT homing._rule_out($1)", {{gid->token.Text(), UUIDOID}});
+	const remote::Result said =
+		connection->Execute("SELECT homing._rule_out($1)", {{gid->token.Text(), UUIDOID}});
 	const remote::Result position = connection->Execute("SELECT homing._last_commit()");
 	core::CoordinatorAnswer answer{core::CoordinatorAnswer::Kind::kForgotten, 0};
 	const std::string word = PQgetvalue(said.get(), 0, 0);
@@ -197,7 +203,8 @@ void SecondPhase::Round(remote::Waiter &waiter, Oid administrator)
 		if (part.state.decision && !part.state.overdue)
 			continue;
 		core::InDoubtStep step = core::ResolveInDoubt(part.state);
-		if (step == core::InDoubtStep::kAsk && !part.coordinator.empty() && OidIsValid(administrator)) {
+		if (step == core::InDoubtStep::kAsk && !part.coordinator.empty() &&
+		    OidIsValid(administrator)) {
 			try {
 				Ask(waiter, administrator, part);
 			} catch (const remote::Error &) {

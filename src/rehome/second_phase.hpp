@@ -32,7 +32,7 @@ private:
 	void End(const Part &part, bool commit);
 
 	std::map<std::string, core::CoordinatorAnswer> answers_;  // by gid
-	std::map<std::string, Clock::time_point> not_before_;     // by coordinator that could not be asked
+	std::map<std::string, Clock::time_point> not_before_;  // by coordinator that could not be asked
 };
 
 }  // namespace homing::rehome

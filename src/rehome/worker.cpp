@@ -116,7 +116,8 @@ public:
 				return false;
 			if (now >= deadline_)
 				throw remote::ConnectionLost("no answer in time");
-			const auto left = std::chrono::duration_cast<milliseconds>(std::min(asked, deadline_) - now);
+			const auto left =
+				std::chrono::duration_cast<milliseconds>(std::min(asked, deadline_) - now);
 			if (latch_.Wait(socket, for_read, for_write, std::min(left + milliseconds(1), kSlice)))
 				return true;
 			if (pg::PgCall([] { return DatabaseIsWanted(); }))
@@ -244,7 +245,8 @@ void Worker::Connect(Peer &peer)
 {
 	remote::ConnectionOptions options;
 	InTransaction([&] {
-		const Oid server = pg::PgCall([&] { return get_foreign_server_oid(peer.name.c_str(), true); });
+		const Oid server =
+			pg::PgCall([&] { return get_foreign_server_oid(peer.name.c_str(), true); });
 		if (!OidIsValid(server))
 			throw Failure("server \"" + peer.name + "\" does not exist");
 		if (!OidIsValid(administrator_))
@@ -255,7 +257,8 @@ void Worker::Connect(Peer &peer)
 		return;
 	peer.connection.reset();
 	peer.connection = pg::Connect(options, waiter_);
-	peer.connection->Execute("SELECT set_config('search_path', 'pg_catalog, pg_temp', false), set_config('jit', 'off', false)");
+	peer.connection->Execute(
+		"SELECT set_config('search_path', 'pg_catalog, pg_temp', false), set_config('jit', 'off', false)");
 	peer.options = std::move(options);
 }
 
@@ -289,20 +292,24 @@ void Worker::Decide(Peer &peer, const Answer &answer)
 		// Such a map comes along, and brings the fence when it says that we are lost.
 		InTransaction([&] {
 			pg::PgCall([&] {
-				Call("SELECT homing._adopt_map($1::pg_catalog.jsonb)", {answer.map.c_str()}, context);
+				Call("SELECT homing._adopt_map($1::pg_catalog.jsonb)", {answer.map.c_str()},
+				     context);
 			});
 		});
 		pg::PgCall([&] {
-			ereport(LOG, (errmsg("took the cluster map of epoch %lld from region \"%s\"",
-			                     static_cast<long long>(answer.summary.epoch.value), peer.name.c_str())));
+			ereport(LOG,
+			        (errmsg("took the cluster map of epoch %lld from region \"%s\"",
+			                static_cast<long long>(answer.summary.epoch.value), peer.name.c_str())));
 		});
 	} else if (!fenced_) {
 		const std::string reason = "region \"" + peer.name + "\" has another cluster map of epoch " +
-								   std::to_string(answer.summary.epoch.value);
-		InTransaction(
-			[&] { pg::PgCall([&] { Call("SELECT homing._fence($1)", {reason.c_str()}, context); }); });
+		                           std::to_string(answer.summary.epoch.value);
+		InTransaction([&] {
+			pg::PgCall([&] { Call("SELECT homing._fence($1)", {reason.c_str()}, context); });
+		});
 		pg::PgCall([&] {
-			ereport(WARNING, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("this region refuses writes: %s", reason.c_str())));
+			ereport(WARNING, (errcode(ERRCODE_DATA_CORRUPTED),
+			                  errmsg("this region refuses writes: %s", reason.c_str())));
 		});
 	}
 	map_changed_ = true;
@@ -316,18 +323,19 @@ void Worker::TellLost(core::RegionId id, Peer &peer, const Answer &answer)
 	MemoryContext context = CurrentMemoryContext;
 	const char *map = nullptr;
 	InTransaction([&] {
-		const std::string to = std::to_string(id.value), since = std::to_string(answer.summary.epoch.value);
+		const std::string to = std::to_string(id.value),
+						  since = std::to_string(answer.summary.epoch.value);
 		map = pg::PgCall([&] {
-			return Call("SELECT map FROM homing._exchange($1::pg_catalog.uuid, $2::pg_catalog.int2, $3::pg_catalog.int8)",
-			            {cluster_.c_str(), to.c_str(), since.c_str()}, context);
+			return Call(
+				"SELECT map FROM homing._exchange($1::pg_catalog.uuid, $2::pg_catalog.int2, $3::pg_catalog.int8)",
+				{cluster_.c_str(), to.c_str(), since.c_str()}, context);
 		});
 	});
 	if (map == nullptr)
 		return;
 	peer.connection->Execute("SELECT homing._adopt_map($1::jsonb)", {{map}});
-	pg::PgCall([&] {
-		ereport(LOG, (errmsg("told region \"%s\" that it is lost", peer.name.c_str())));
-	});
+	pg::PgCall(
+		[&] { ereport(LOG, (errmsg("told region \"%s\" that it is lost", peer.name.c_str()))); });
 }
 
 // One exchange with one peer. Takes no longer than homing.connect_timeout to connect, and as long again to
@@ -341,7 +349,8 @@ void Worker::Ask(core::RegionId id, Peer &peer)
 		waiter_.AllowUntil(Clock::now() + milliseconds(pg::settings.connect_timeout_ms));
 		const std::optional<Answer> answer = Exchange(peer);
 		if (!answer)
-			throw Failure("server \"" + peer.name + "\" leads to a database that is no region of this cluster");
+			throw Failure("server \"" + peer.name +
+			              "\" leads to a database that is no region of this cluster");
 		if (answer->region != id)
 			throw Failure("server \"" + peer.name + "\" leads to another region of this cluster");
 		RecordPeer({id.value, answer->fenced, GetCurrentTimestamp(), answer->summary.epoch.value});
@@ -364,7 +373,8 @@ void Worker::Ask(core::RegionId id, Peer &peer)
 		if (trouble.empty())
 			ereport(LOG, (errmsg("region \"%s\" answers again", peer.name.c_str())));
 		else
-			ereport(LOG, (errmsg("could not exchange the cluster map with region \"%s\"", peer.name.c_str()),
+			ereport(LOG, (errmsg("could not exchange the cluster map with region \"%s\"",
+			                     peer.name.c_str()),
 			              errdetail_internal("%s", trouble.c_str())));
 	});
 }
@@ -405,7 +415,8 @@ void Worker::ForgetOutcomes()
 		return;
 	forget_due_ = Clock::now() + kForgetPause;
 	MemoryContext context = CurrentMemoryContext;
-	InTransaction([&] { pg::PgCall([&] { Call("SELECT homing._forget_outcomes()", {}, context); }); });
+	InTransaction(
+		[&] { pg::PgCall([&] { Call("SELECT homing._forget_outcomes()", {}, context); }); });
 }
 
 // Those that have been released to this region, or to a lost one whose heir it is.

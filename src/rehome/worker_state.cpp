@@ -25,7 +25,8 @@ Datum Column(uint64 row, int column)
 	bool isnull;
 	Datum value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
 	if (isnull)
-		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("the tables of pg_homing are damaged")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_DATA_CORRUPTED), errmsg("the tables of pg_homing are damaged")));
 	return value;
 }
 
@@ -55,7 +56,8 @@ bool DatabaseIsWanted()
 
 void Nap(long timeout)
 {
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout, PG_WAIT_EXTENSION);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout,
+	                 PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending) {
@@ -102,7 +104,8 @@ void ReadState(RawState *state, MemoryContext context)
 	SPI_finish();
 }
 
-const char *Call(const char *sql, std::initializer_list<const char *> arguments, MemoryContext context)
+const char *Call(const char *sql, std::initializer_list<const char *> arguments,
+                 MemoryContext context)
 {
 	Oid types[4];
 	Datum values[4];

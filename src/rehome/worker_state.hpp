@@ -32,7 +32,8 @@ void ReadState(RawState *state, MemoryContext context);
 
 // Runs a query of one row and column with text arguments, at most 4; returns its text in `context`, nullptr
 // for NULL. Requires: a transaction.
-const char *Call(const char *sql, std::initializer_list<const char *> arguments, MemoryContext context);
+const char *Call(const char *sql, std::initializer_list<const char *> arguments,
+                 MemoryContext context);
 
 // Whether somebody has locked this database to drop, rename or copy it.
 bool DatabaseIsWanted();

@@ -80,9 +80,9 @@ public:
 	// Never waits; false: not all of it has been sent. Throws the error that ended the COPY over there, soon
 	// after it did.
 	bool OfferCopyData(const char *data, std::size_t size);
-	void SendOffered();           // waits until all of it has been sent
-	void OfferCopyEnd();          // waits until it has been sent
-	Result ReceiveCopyEnd();      // throws the server's Error
+	void SendOffered();       // waits until all of it has been sent
+	void OfferCopyEnd();      // waits until it has been sent
+	Result ReceiveCopyEnd();  // throws the server's Error
 
 	// From now on waiting beyond this moment throws ConnectionLost, and the connection is given up. Nothing:
 	// waits for ever.
@@ -131,7 +131,7 @@ private:
 	// Since when the server has said something in a COPY that libpq does not understand yet: the end of a
 	// notice is on its way, or it is the error that ended the COPY.
 	std::optional<std::chrono::steady_clock::time_point> copy_answered_;
-	bool busy_ = false;      // set while a call is inside a conversation; stays set when it throws
+	bool busy_ = false;  // set while a call is inside a conversation; stays set when it throws
 };
 
 }  // namespace homing::remote

@@ -46,11 +46,13 @@ void CheckCanPrepare(const RegionSession &session)
 {
 	if (session.PreparedLimit() != 0)
 		return;
-	remote::Error error("55000", "cannot write at region \"" + session.name() + "\" and at another one in one transaction");
+	remote::Error error("55000", "cannot write at region \"" + session.name() +
+	                                 "\" and at another one in one transaction");
 	error.detail = "To commit at both or at none, region \"" + session.name() +
-				   "\" must prepare its part, but max_prepared_transactions is 0 there.";
-	error.hint = "Set max_prepared_transactions there to a value as high as max_connections and restart it, or commit "
-				 "in between.";
+	               "\" must prepare its part, but max_prepared_transactions is 0 there.";
+	error.hint =
+		"Set max_prepared_transactions there to a value as high as max_connections and restart it, or commit "
+		"in between.";
 	throw error;
 }
 
@@ -90,13 +92,15 @@ void FinishEverywhere() noexcept
 		part.session->Finish();
 	pg::DebugPoint("atomic-finish-sent");
 	if (pg::settings.wait_second_phase) {
-		const auto deadline =
-			std::chrono::steady_clock::now() + std::chrono::milliseconds(pg::settings.outcome_timeout_ms);
+		const auto deadline = std::chrono::steady_clock::now() +
+		                      std::chrono::milliseconds(pg::settings.outcome_timeout_ms);
 		for (const Part &part : *prepared) {
 			if (!part.session->AwaitFinished(deadline))
-				ereport(WARNING, (errmsg("region \"%s\" has not committed its part of the transaction yet",
-				                         part.session->name().c_str()),
-				                  errdetail("The transaction is committed in this region and will be there.")));
+				ereport(WARNING,
+				        (errmsg("region \"%s\" has not committed its part of the transaction yet",
+				                part.session->name().c_str()),
+				         errdetail(
+							 "The transaction is committed in this region and will be there.")));
 		}
 		// It was meant for the wait.
 		QueryCancelPending = false;

@@ -31,7 +31,8 @@ bool NextMessage(CopyFromState source)
 		if (std::strchr("dcfHS", type) == nullptr)
 			ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
 			                errmsg("unexpected message type 0x%02X during COPY from stdin", type)));
-		if (pq_getmessage(source->fe_msgbuf, type == 'd' ? PQ_LARGE_MESSAGE_LIMIT : PQ_SMALL_MESSAGE_LIMIT) != 0)
+		if (pq_getmessage(source->fe_msgbuf,
+		                  type == 'd' ? PQ_LARGE_MESSAGE_LIMIT : PQ_SMALL_MESSAGE_LIMIT) != 0)
 			ereport(ERROR, (errcode(ERRCODE_CONNECTION_FAILURE),
 			                errmsg("unexpected EOF on client connection with an open transaction")));
 		RESUME_CANCEL_INTERRUPTS();
@@ -40,8 +41,9 @@ bool NextMessage(CopyFromState source)
 		if (type == 'c')
 			return false;
 		if (type == 'f')
-			ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED),
-			                errmsg("COPY from stdin failed: %s", pq_getmsgstring(source->fe_msgbuf))));
+			ereport(ERROR,
+			        (errcode(ERRCODE_QUERY_CANCELED),
+			         errmsg("COPY from stdin failed: %s", pq_getmsgstring(source->fe_msgbuf))));
 		// Flush and Sync mean nothing here.
 	}
 }
@@ -94,7 +96,8 @@ int ReadUpTo(CopyFromState source, char *to, int size)
 void ReadExactly(CopyFromState source, char *to, int size)
 {
 	if (ReadUpTo(source, to, size) != size)
-		ereport(ERROR, (errcode(ERRCODE_BAD_COPY_FILE_FORMAT), errmsg("unexpected EOF in COPY data")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_BAD_COPY_FILE_FORMAT), errmsg("unexpected EOF in COPY data")));
 }
 
 int32 ReadInt32(CopyFromState source)
@@ -124,7 +127,8 @@ int AppendField(CopyFromState source, StringInfo row, int32 *size)
 uint64 ReadLineNumber(CopyFromState source)
 {
 	if (ReadInt32(source) != static_cast<int32>(sizeof(uint64)))
-		ereport(ERROR, (errcode(ERRCODE_BAD_COPY_FILE_FORMAT), errmsg("a forwarded row has no line number")));
+		ereport(ERROR, (errcode(ERRCODE_BAD_COPY_FILE_FORMAT),
+		                errmsg("a forwarded row has no line number")));
 	uint64 line;
 	ReadExactly(source, reinterpret_cast<char *>(&line), sizeof(line));
 	return pg_ntoh64(line);
@@ -134,12 +138,14 @@ void CheckEnd(CopyFromState source)
 {
 	char extra;
 	if (ReadUpTo(source, &extra, 1) != 0)
-		ereport(ERROR, (errcode(ERRCODE_BAD_COPY_FILE_FORMAT), errmsg("received copy data after EOF marker")));
+		ereport(ERROR, (errcode(ERRCODE_BAD_COPY_FILE_FORMAT),
+		                errmsg("received copy data after EOF marker")));
 }
 
 }  // namespace
 
-bool ReadBinaryRow(CopyFromState source, bool numbered, int key_field, StringInfo row, uint64 *line, BinaryField *key)
+bool ReadBinaryRow(CopyFromState source, bool numbered, int key_field, StringInfo row, uint64 *line,
+                   BinaryField *key)
 {
 	*line = source->cur_lineno++;
 	uint16 raw_count;
@@ -147,7 +153,8 @@ bool ReadBinaryRow(CopyFromState source, bool numbered, int key_field, StringInf
 	if (read == 0)
 		return false;  // an older client that sends no trailer
 	if (read != sizeof(raw_count))
-		ereport(ERROR, (errcode(ERRCODE_BAD_COPY_FILE_FORMAT), errmsg("unexpected EOF in COPY data")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_BAD_COPY_FILE_FORMAT), errmsg("unexpected EOF in COPY data")));
 	auto count = static_cast<int16>(pg_ntoh16(raw_count));
 	if (count == -1) {
 		CheckEnd(source);
@@ -159,8 +166,9 @@ bool ReadBinaryRow(CopyFromState source, bool numbered, int key_field, StringInf
 		--count;
 	}
 	if (count != list_length(source->attnumlist))
-		ereport(ERROR, (errcode(ERRCODE_BAD_COPY_FILE_FORMAT), errmsg("row field count is %d, expected %d", count,
-		                                                              list_length(source->attnumlist))));
+		ereport(ERROR, (errcode(ERRCODE_BAD_COPY_FILE_FORMAT),
+		                errmsg("row field count is %d, expected %d", count,
+		                       list_length(source->attnumlist))));
 	pq_sendint16(row, static_cast<uint16>(key_field < 0 ? count + 1 : count));
 	int key_start = 0;
 	for (int field = 0; field < count; ++field) {

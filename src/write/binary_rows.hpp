@@ -18,7 +18,8 @@ struct BinaryField {
 // Appends the next row to `row` as it is. With `numbered`, its first field is taken off and stored in `line`; else
 // `line` is the number of the rows before it. `key_field`, if not negative, is found in it. With a negative one,
 // the row's count of fields has room for one more, which the caller appends.
-bool ReadBinaryRow(CopyFromState source, bool numbered, int key_field, StringInfo row, uint64 *line, BinaryField *key);
+bool ReadBinaryRow(CopyFromState source, bool numbered, int key_field, StringInfo row, uint64 *line,
+                   BinaryField *key);
 
 void AppendBinaryField(StringInfo row, const bytea *value);
 

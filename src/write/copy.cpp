@@ -51,8 +51,8 @@ struct RoutedCopy {
 
 	// core's COPY of the rows of this region
 	CopyFromState local;
-	bool row_ready;       // the current row has not been given to it entirely
-	int given;            // bytes of the current row that were
+	bool row_ready;  // the current row has not been given to it entirely
+	int given;       // bytes of the current row that were
 	bool header_due, ended;
 	ErrorContextCallback *outer_context;
 };
@@ -67,12 +67,14 @@ void LoadOwners(RoutedCopy *copy)
 	for (;;) {
 		const uint64 seen = pg::CurrentVersion().catalog;
 		const pg::Catalog *catalog = pg::CurrentCatalog();
-		const core::Keyspace *keyspace = catalog != nullptr ? catalog->map.FindKeyspace(copy->table.keyspace) : nullptr;
+		const core::Keyspace *keyspace =
+			catalog != nullptr ? catalog->map.FindKeyspace(copy->table.keyspace) : nullptr;
 		if (keyspace == nullptr)
 			throw remote::Error("40001", "the homed table changed while COPY was running");
 		Owners owners{*keyspace, {}, catalog->map.here()};
 		for (std::size_t i = 0; i < keyspace->recorded_owners.size(); ++i)
-			owners.regions.push_back(catalog->map.Owner(keyspace->id, core::HomeId(static_cast<std::int32_t>(i))));
+			owners.regions.push_back(
+				catalog->map.Owner(keyspace->id, core::HomeId(static_cast<std::int32_t>(i))));
 		*copy->owners = std::move(owners);
 		// Before anything is looked up that counts.
 		pg::PgCall([&] { pg::LockKeyspaceForWrite(copy->table.keyspace); });
@@ -87,8 +89,10 @@ core::RegionId RegionOfRow(RoutedCopy *copy)
 	return pg::PgEntry([&] {
 		if (!pg::CatalogIsCurrent())
 			LoadOwners(copy);
-		const core::HomeId home = pg::HomeOfKey(copy->owners->keyspace, copy->rows.key.data, copy->rows.key.size);
-		const std::optional<core::RegionId> region = copy->owners->regions.at(static_cast<std::size_t>(home.value));
+		const core::HomeId home =
+			pg::HomeOfKey(copy->owners->keyspace, copy->rows.key.data, copy->rows.key.size);
+		const std::optional<core::RegionId> region =
+			copy->owners->regions.at(static_cast<std::size_t>(home.value));
 		if (!region)
 			throw remote::Error("08001", "the home of the row is lost, and so are all its heirs");
 		if (*region != copy->owners->here && pg::settings.forwarded_from[0] != '\0')
@@ -165,8 +169,9 @@ void MakeStreams(RoutedCopy *copy, const CopyStmt *statement, List *columns)
 		AppendBinaryTrailer(&trailer);
 	}
 	pg::PgEntry([&] {
-		copy->streams = new CopyStreams(sql, std::string(header.data, static_cast<std::size_t>(header.len)),
-		                                std::string(trailer.data, static_cast<std::size_t>(trailer.len)));
+		copy->streams =
+			new CopyStreams(sql, std::string(header.data, static_cast<std::size_t>(header.len)),
+		                    std::string(trailer.data, static_cast<std::size_t>(trailer.len)));
 	});
 }
 
@@ -250,8 +255,9 @@ uint64 CopyLocalRows(RoutedCopy *copy, ParseState *pstate, const CopyStmt *state
 	active = copy;
 	copy->outer_context = error_context_stack;
 	copy->header_due = copy->rows.source->opts.binary;
-	copy->local = BeginCopyFrom(pstate, copy->target.relation, reinterpret_cast<Node *>(copy->target.where), nullptr,
-	                            false, LocalData, columns, RowOptions(statement));
+	copy->local =
+		BeginCopyFrom(pstate, copy->target.relation, reinterpret_cast<Node *>(copy->target.where),
+	                  nullptr, false, LocalData, columns, RowOptions(statement));
 	const uint64 rows = CopyFrom(copy->local);
 	EndCopyFrom(copy->local);
 	active = outer;
@@ -273,21 +279,26 @@ List *ColumnNames(const RoutedCopy *copy)
 	TupleDesc desc = RelationGetDescr(copy->target.relation);
 	ListCell *cell;
 	foreach (cell, copy->target.attnums)
-		names = lappend(names, makeString(NameStr(TupleDescAttr(desc, lfirst_int(cell) - 1)->attname)));
+		names =
+			lappend(names, makeString(NameStr(TupleDescAttr(desc, lfirst_int(cell) - 1)->attname)));
 	if (copy->rows.key_field < 0)
-		names = lappend(names, makeString(NameStr(TupleDescAttr(desc, copy->rows.key_attnum - 1)->attname)));
+		names =
+			lappend(names,
+		            makeString(NameStr(TupleDescAttr(desc, copy->rows.key_attnum - 1)->attname)));
 	return names;
 }
 
-uint64 RouteCopy(RoutedCopy *copy, ParseState *pstate, const CopyStmt *statement, MemoryContext context)
+uint64 RouteCopy(RoutedCopy *copy, ParseState *pstate, const CopyStmt *statement,
+                 MemoryContext context)
 {
 	pg::PgEntry([&] {
 		copy->owners = new Owners;
 		LoadOwners(copy);
 	});
 	Relation relation = copy->target.relation;
-	copy->rows.source = BeginCopyFrom(pstate, relation, nullptr, statement->filename, statement->is_program, nullptr,
-	                                  statement->attlist, SourceOptions(statement));
+	copy->rows.source =
+		BeginCopyFrom(pstate, relation, nullptr, statement->filename, statement->is_program,
+	                  nullptr, statement->attlist, SourceOptions(statement));
 	BeginRows(&copy->rows, get_attnum(RelationGetRelid(relation), KeyColumn(&copy->table)));
 	List *columns = ColumnNames(copy);
 	MakeStreams(copy, statement, columns);
@@ -302,7 +313,8 @@ uint64 RouteCopy(RoutedCopy *copy, ParseState *pstate, const CopyStmt *statement
 
 }  // namespace
 
-bool ExecuteCopy(ParseState *pstate, const CopyStmt *statement, MemoryContext context, uint64 *processed)
+bool ExecuteCopy(ParseState *pstate, const CopyStmt *statement, MemoryContext context,
+                 uint64 *processed)
 {
 	if (!statement->is_from || statement->relation == nullptr)
 		return false;
@@ -314,7 +326,8 @@ bool ExecuteCopy(ParseState *pstate, const CopyStmt *statement, MemoryContext co
 	if (numbered && pg::settings.forwarded_from[0] == '\0')
 		return false;  // no option of core's, which says so
 	if (table.fenced || (table.all_here && !numbered)) {
-		ServeWholeTable(&table, "COPY into", "The homes of the rows are not known before they are read.", context);
+		ServeWholeTable(&table, "COPY into",
+		                "The homes of the rows are not known before they are read.", context);
 		return false;
 	}
 

@@ -39,7 +39,8 @@ void PrepareDefault(CopyRows *rows)
 	rows->key_default = ExecPrepareExpr(expr, rows->estate);
 	Oid function;
 	bool is_varlena;
-	const Oid type = TupleDescAttr(RelationGetDescr(rows->source->rel), rows->key_attnum - 1)->atttypid;
+	const Oid type =
+		TupleDescAttr(RelationGetDescr(rows->source->rel), rows->key_attnum - 1)->atttypid;
 	if (rows->source->opts.binary)
 		getTypeBinaryOutputInfo(type, &function, &is_varlena);
 	else
@@ -53,7 +54,8 @@ void AppendText(StringInfo row, const CopyFormatOptions *options, const char *va
 {
 	const bool looks_null = std::strcmp(value, options->null_print) == 0;
 	for (const char *c = value; *c != '\0'; ++c) {
-		if ((c == value && looks_null) || *c == '\n' || *c == '\r' || *c == '\\' || *c == options->delim[0])
+		if ((c == value && looks_null) || *c == '\n' || *c == '\r' || *c == '\\' ||
+		    *c == options->delim[0])
 			appendStringInfo(row, "\\%03o", static_cast<unsigned char>(*c));
 		else
 			appendStringInfoCharMacro(row, *c);
@@ -78,9 +80,10 @@ const char *KeyField(CopyRows *rows, char **fields, int count)
 	const int field = first + rows->key_field;
 	if (field >= count) {
 		const AttrNumber missing = list_nth_int(source->attnumlist, count - first);
-		ereport(ERROR, (errcode(ERRCODE_BAD_COPY_FILE_FORMAT),
-		                errmsg("missing data for column \"%s\"",
-		                       NameStr(TupleDescAttr(RelationGetDescr(source->rel), missing - 1)->attname))));
+		ereport(ERROR,
+		        (errcode(ERRCODE_BAD_COPY_FILE_FORMAT),
+		         errmsg("missing data for column \"%s\"",
+		                NameStr(TupleDescAttr(RelationGetDescr(source->rel), missing - 1)->attname))));
 	}
 	const char *value = fields[field];
 	if (!source->opts.csv_mode)
@@ -88,7 +91,8 @@ const char *KeyField(CopyRows *rows, char **fields, int count)
 	const int column = rows->key_attnum - 1;
 	if (value == nullptr && source->opts.force_notnull_flags[column])
 		return source->opts.null_print;
-	if (value != nullptr && source->opts.force_null_flags[column] && std::strcmp(value, source->opts.null_print) == 0)
+	if (value != nullptr && source->opts.force_null_flags[column] &&
+	    std::strcmp(value, source->opts.null_print) == 0)
 		return nullptr;
 	return value;
 }
@@ -96,10 +100,11 @@ const char *KeyField(CopyRows *rows, char **fields, int count)
 Datum ConvertText(CopyRows *rows, const char *value)
 {
 	CopyFromState source = rows->source;
-	source->cur_attname = NameStr(TupleDescAttr(RelationGetDescr(source->rel), rows->key_attnum - 1)->attname);
+	source->cur_attname =
+		NameStr(TupleDescAttr(RelationGetDescr(source->rel), rows->key_attnum - 1)->attname);
 	source->cur_attval = value;
-	const Datum key =
-		InputFunctionCall(&rows->key_input, const_cast<char *>(value), rows->key_io_param, rows->key_typmod);
+	const Datum key = InputFunctionCall(&rows->key_input, const_cast<char *>(value),
+	                                    rows->key_io_param, rows->key_typmod);
 	source->cur_attname = nullptr;
 	source->cur_attval = nullptr;
 	return key;
@@ -130,7 +135,8 @@ bool NextLine(CopyRows *rows, Datum *key)
 		source->cur_lineno = rows->line + 1;
 		const auto *end = static_cast<const char *>(std::memchr(line, source->opts.delim[0], size));
 		if (end == nullptr)
-			ereport(ERROR, (errcode(ERRCODE_BAD_COPY_FILE_FORMAT), errmsg("a forwarded row has no line number")));
+			ereport(ERROR, (errcode(ERRCODE_BAD_COPY_FILE_FORMAT),
+			                errmsg("a forwarded row has no line number")));
 		size -= static_cast<int>(end + 1 - line);
 		line = end + 1;
 	}
@@ -160,7 +166,8 @@ bool NextLine(CopyRows *rows, Datum *key)
 bool NextTuple(CopyRows *rows, Datum *key)
 {
 	BinaryField field{-1, nullptr};
-	if (!ReadBinaryRow(rows->source, rows->numbered, rows->key_field, &rows->row, &rows->line, &field))
+	if (!ReadBinaryRow(rows->source, rows->numbered, rows->key_field, &rows->row, &rows->line,
+	                   &field))
 		return false;
 	if (rows->key_field >= 0) {
 		rows->key_is_null = field.size < 0;
@@ -199,7 +206,8 @@ void BeginRows(CopyRows *rows, AttrNumber key_attnum)
 	fmgr_info(function, &rows->key_input);
 	if (rows->key_field < 0)
 		PrepareDefault(rows);
-	rows->row_context = AllocSetContextCreate(CurrentMemoryContext, "homing COPY row", ALLOCSET_DEFAULT_SIZES);
+	rows->row_context =
+		AllocSetContextCreate(CurrentMemoryContext, "homing COPY row", ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&rows->row);
 }
 

@@ -21,7 +21,7 @@ namespace homing::write {
 struct CopyRows {
 	CopyFromState source;
 	bool numbered;
-	int key_field;           // its place among the columns; -1: not among them, the default is appended
+	int key_field;  // its place among the columns; -1: not among them, the default is appended
 	AttrNumber key_attnum;
 
 	// conversion of the key
@@ -35,11 +35,11 @@ struct CopyRows {
 	MemoryContext row_context;
 
 	// the current row
-	StringInfoData row;      // with its end of line
-	uint64 line;             // number of the line before it
+	StringInfoData row;  // with its end of line
+	uint64 line;         // number of the line before it
 	bool key_is_null;
 	uint8 key_buffer[8];
-	pg::KeyBytes key;        // valid until the next row
+	pg::KeyBytes key;  // valid until the next row
 };
 
 // Requires: `rows->source`, `numbered` are set. `key_attnum` is the key's in the table that is read into.

@@ -39,17 +39,21 @@ void CheckSource(const CopyStmt *copy)
 	if (copy->filename == nullptr)
 		return;
 	if (copy->is_program && !has_privs_of_role(GetUserId(), ROLE_PG_EXECUTE_SERVER_PROGRAM))
-		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-		                errmsg("must be superuser or have privileges of the pg_execute_server_program role to COPY "
-		                       "to or from an external program"),
-		                errhint("Anyone can COPY to stdout or from stdin. psql's \\copy command also works for "
-		                        "anyone.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+		     errmsg("must be superuser or have privileges of the pg_execute_server_program role to COPY "
+		            "to or from an external program"),
+		     errhint("Anyone can COPY to stdout or from stdin. psql's \\copy command also works for "
+		             "anyone.")));
 	if (!copy->is_program && !has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
-		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-		                errmsg("must be superuser or have privileges of the pg_read_server_files role to COPY from a "
-		                       "file"),
-		                errhint("Anyone can COPY to stdout or from stdin. psql's \\copy command also works for "
-		                        "anyone.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+		     errmsg("must be superuser or have privileges of the pg_read_server_files role to COPY from a "
+		            "file"),
+		     errhint("Anyone can COPY to stdout or from stdin. psql's \\copy command also works for "
+		             "anyone.")));
 }
 
 void CheckNoGenerated(Relation relation, Node *condition)
@@ -62,13 +66,15 @@ void CheckNoGenerated(Relation relation, Node *condition)
 		Form_pg_attribute attribute = TupleDescAttr(desc, attnum - 1);
 		if (attribute->attgenerated != '\0' &&
 		    (whole_row || bms_is_member(attnum - FirstLowInvalidHeapAttributeNumber, used)))
-			ereport(ERROR, (errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
-			                errmsg("generated columns are not supported in COPY FROM WHERE conditions"),
-			                errdetail("Column \"%s\" is a generated column.", NameStr(attribute->attname))));
+			ereport(ERROR,
+			        (errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+			         errmsg("generated columns are not supported in COPY FROM WHERE conditions"),
+			         errdetail("Column \"%s\" is a generated column.", NameStr(attribute->attname))));
 	}
 }
 
-void AddCondition(ParseState *pstate, const CopyStmt *copy, ParseNamespaceItem *item, CopyTarget *target)
+void AddCondition(ParseState *pstate, const CopyStmt *copy, ParseNamespaceItem *item,
+                  CopyTarget *target)
 {
 	addNSItemToQuery(pstate, item, false, true, true);
 	Node *condition = transformExpr(pstate, copy->whereClause, EXPR_KIND_COPY_WHERE);
@@ -77,7 +83,8 @@ void AddCondition(ParseState *pstate, const CopyStmt *copy, ParseNamespaceItem *
 	CheckNoGenerated(target->relation, condition);
 	target->condition = static_cast<Node *>(copyObjectImpl(condition));
 	condition = eval_const_expressions(nullptr, condition);
-	target->where = make_ands_implicit(canonicalize_qual(reinterpret_cast<Expr *>(condition), false));
+	target->where =
+		make_ands_implicit(canonicalize_qual(reinterpret_cast<Expr *>(condition), false));
 }
 
 void CheckPermissions(ParseState *pstate, ParseNamespaceItem *item, const CopyTarget *target)
@@ -91,7 +98,8 @@ void CheckPermissions(ParseState *pstate, ParseNamespaceItem *item, const CopyTa
 	ListCell *cell;
 	foreach (cell, target->attnums)
 		checked->insertedCols =
-			bms_add_member(checked->insertedCols, lfirst_int(cell) - FirstLowInvalidHeapAttributeNumber);
+			bms_add_member(checked->insertedCols,
+		                   lfirst_int(cell) - FirstLowInvalidHeapAttributeNumber);
 #if PG_VERSION_NUM < 160000
 	(void) ExecCheckRTPerms(pstate->p_rtable, true);
 #else
@@ -111,8 +119,8 @@ List *OptionsWithout(const CopyStmt *copy, bool with_header)
 	ListCell *cell;
 	foreach (cell, copy->options) {
 		auto *option = lfirst_node(DefElem, cell);
-		const bool about_source =
-			std::strcmp(option->defname, "header") == 0 || std::strcmp(option->defname, "encoding") == 0;
+		const bool about_source = std::strcmp(option->defname, "header") == 0 ||
+		                          std::strcmp(option->defname, "encoding") == 0;
 		if (std::strcmp(option->defname, kNumberedRows) != 0 && (with_header || !about_source))
 			options = lappend(options, option);
 	}
@@ -143,9 +151,10 @@ void AppendValue(StringInfo sql, Node *value)
 char *ConditionText(const CopyTarget *target)
 {
 	const int nest_level = NewGUCNestLevel();
-	(void) set_config_option("search_path", "", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("extra_float_digits", "3", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-	                         false);
+	(void) set_config_option("search_path", "", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
+	                         0, false);
+	(void) set_config_option("extra_float_digits", "3", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+	                         true, 0, false);
 	char *text = deparse_expression(target->condition,
 	                                deparse_context_for(RelationGetRelationName(target->relation),
 	                                                    RelationGetRelid(target->relation)),
@@ -162,10 +171,12 @@ CopyTarget OpenCopyTarget(ParseState *pstate, const CopyStmt *copy)
 	CheckSource(copy);
 	target.relation = table_openrv(copy->relation, RowExclusiveLock);
 	ParseNamespaceItem *item =
-		addRangeTableEntryForRelation(pstate, target.relation, RowExclusiveLock, nullptr, false, false);
+		addRangeTableEntryForRelation(pstate, target.relation, RowExclusiveLock, nullptr, false,
+	                                  false);
 	if (copy->whereClause != nullptr)
 		AddCondition(pstate, copy, item, &target);
-	target.attnums = CopyGetAttnums(RelationGetDescr(target.relation), target.relation, copy->attlist);
+	target.attnums =
+		CopyGetAttnums(RelationGetDescr(target.relation), target.relation, copy->attlist);
 	CheckPermissions(pstate, item, &target);
 	if (XactReadOnly && !target.relation->rd_islocaltemp)
 		PreventCommandIfReadOnly("COPY FROM");
@@ -198,7 +209,8 @@ char *RemoteCopy(const CopyTarget *target, const CopyStmt *copy, List *columns)
 	StringInfoData sql;
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "COPY %s (",
-	                 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(target->relation)),
+	                 quote_qualified_identifier(get_namespace_name(
+													RelationGetNamespace(target->relation)),
 	                                            RelationGetRelationName(target->relation)));
 	const char *separator = "";
 	ListCell *cell;

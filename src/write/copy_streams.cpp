@@ -9,7 +9,7 @@ namespace homing::write {
 
 namespace {
 
-constexpr std::size_t kChunk = 64 * 1024;         // bytes
+constexpr std::size_t kChunk = 64 * 1024;          // bytes
 constexpr std::size_t kUnsentLimit = 1024 * 1024;  // bytes
 
 }  // namespace
@@ -33,8 +33,8 @@ void CopyStreams::OfferTo(Stream &stream)
 	}
 }
 
-void CopyStreams::Send(core::RegionId region, const char *prefix, std::size_t prefix_size, const char *row,
-                       std::size_t size)
+void CopyStreams::Send(core::RegionId region, const char *prefix, std::size_t prefix_size,
+                       const char *row, std::size_t size)
 {
 	auto found = streams_.find(region);
 	if (found == streams_.end())

@@ -20,7 +20,8 @@ public:
 	CopyStreams(std::string sql, std::string header, std::string trailer);
 
 	// Begins the region's stream with its first row. Throws the region's error, ConnectionLost, CannotConnect.
-	void Send(core::RegionId region, const char *prefix, std::size_t prefix_size, const char *row, std::size_t size);
+	void Send(core::RegionId region, const char *prefix, std::size_t prefix_size, const char *row,
+	          std::size_t size);
 	// Offers every region what is due to it. Never waits.
 	void Offer();
 	// Ends all streams, waits for all answers; returns the number of rows copied.

@@ -43,11 +43,14 @@ bool MayChangeHere(const HomedRelation *table)
 
 [[noreturn]] void RefuseDdl(const char *what, const HomedRelation *table)
 {
-	ereport(ERROR,
-	        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-	         errmsg("cannot execute %s on homed table \"%s\" in one region", what, get_rel_name(table->relid)),
-	         errdetail("Every region must make the same change, or replication between them stops."),
-	         errhint("While nothing writes to the table, run it in every region with homing.local_ddl = on.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+	     errmsg("cannot execute %s on homed table \"%s\" in one region", what,
+	            get_rel_name(table->relid)),
+	     errdetail("Every region must make the same change, or replication between them stops."),
+	     errhint(
+			 "While nothing writes to the table, run it in every region with homing.local_ddl = on.")));
 	pg_unreachable();
 }
 
@@ -113,7 +116,8 @@ void FollowPartitions(Node *statement)
 void ForgetDropped(const HomedRelation *table)
 {
 	if (get_rel_name(table->homed) == nullptr)
-		RunOwnSql("DELETE FROM homing.homed_table WHERE relid OPERATOR(pg_catalog.=) $1", table->homed);
+		RunOwnSql("DELETE FROM homing.homed_table WHERE relid OPERATOR(pg_catalog.=) $1",
+		          table->homed);
 }
 
 void RunPermitted(RunStatement run, void *argument)

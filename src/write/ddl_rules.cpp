@@ -15,23 +15,26 @@ namespace {
 
 [[noreturn]] void RefuseKeyChange(const HomedRelation *target, const char *key)
 {
-	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-	                errmsg("cannot change or drop column \"%s\" of homed table \"%s\"", key, get_rel_name(target->relid)),
-	                errdetail("It is the key that decides where a row is at home."),
-	                errhint("Take the table out of the cluster first: SELECT homing.unhome_table('%s').",
-	                        get_rel_name(target->homed))));
+	ereport(ERROR,
+	        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+	         errmsg("cannot change or drop column \"%s\" of homed table \"%s\"", key,
+	                get_rel_name(target->relid)),
+	         errdetail("It is the key that decides where a row is at home."),
+	         errhint("Take the table out of the cluster first: SELECT homing.unhome_table('%s').",
+	                 get_rel_name(target->homed))));
 	pg_unreachable();
 }
 
 void CheckNotGuard(const char *trigger, const HomedRelation *target)
 {
 	if (trigger != nullptr && std::strcmp(trigger, kGuardTrigger) == 0)
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		                errmsg("cannot change trigger \"%s\" of homed table \"%s\"", kGuardTrigger,
-		                       get_rel_name(target->relid)),
-		                errdetail("It keeps writes from passing by the rows' homes."),
-		                errhint("Take the table out of the cluster first: SELECT homing.unhome_table('%s').",
-		                        get_rel_name(target->homed))));
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("cannot change trigger \"%s\" of homed table \"%s\"", kGuardTrigger,
+		                get_rel_name(target->relid)),
+		         errdetail("It keeps writes from passing by the rows' homes."),
+		         errhint("Take the table out of the cluster first: SELECT homing.unhome_table('%s').",
+		                 get_rel_name(target->homed))));
 }
 
 void CheckCommand(AlterTableCmd *command, const HomedRelation *target)
@@ -45,9 +48,10 @@ void CheckCommand(AlterTableCmd *command, const HomedRelation *target)
 		break;
 	}
 	case AT_SetUnLogged:
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		                errmsg("cannot make homed table \"%s\" unlogged", get_rel_name(target->relid)),
-		                errdetail("Changes of unlogged tables are not replicated.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("cannot make homed table \"%s\" unlogged", get_rel_name(target->relid)),
+		         errdetail("Changes of unlogged tables are not replicated.")));
 		break;
 	case AT_EnableTrig:
 	case AT_EnableAlwaysTrig:
@@ -62,7 +66,8 @@ void CheckCommand(AlterTableCmd *command, const HomedRelation *target)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 		                errmsg("cannot enable or disable all triggers of homed table \"%s\" at once",
 		                       get_rel_name(target->relid)),
-		                errdetail("The guard of the table is one of them."), errhint("Name the triggers one by one.")));
+		                errdetail("The guard of the table is one of them."),
+		                errhint("Name the triggers one by one.")));
 		break;
 	default:
 		break;
@@ -73,10 +78,11 @@ void CheckEnumRename(AlterEnumStmt *alter, const HomedRelation *target)
 {
 	const Oid type = TypeNamed(reinterpret_cast<Node *>(alter->typeName));
 	if (alter->oldVal != nullptr && TypeUses(get_atttype(target->homed, target->key_attnum), type))
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		                errmsg("cannot rename label \"%s\" of an enum that is the key of homed table \"%s\"",
-		                       alter->oldVal, get_rel_name(target->homed)),
-		                errdetail("The label decides where a row is at home.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("cannot rename label \"%s\" of an enum that is the key of homed table \"%s\"",
+		                alter->oldVal, get_rel_name(target->homed)),
+		         errdetail("The label decides where a row is at home.")));
 }
 
 }  // namespace

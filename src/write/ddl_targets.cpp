@@ -93,7 +93,6 @@ void AddRangeVars(List **targets, List *names)
 	}
 }
 
-
 void AddUsersOfType(List **targets, Oid type)
 {
 	if (!OidIsValid(type))
@@ -194,7 +193,8 @@ void AddDropped(List **targets, DropStmt *drop)
 // --- owners of objects -------------------------------------------------------------------------------------
 
 // The table in column `attnum` of the catalog's row for the object.
-Oid TableInCatalog(Oid catalog, Oid oid_index, AttrNumber oid_attnum, AttrNumber attnum, Oid object_id)
+Oid TableInCatalog(Oid catalog, Oid oid_index, AttrNumber oid_attnum, AttrNumber attnum,
+                   Oid object_id)
 {
 	Relation relation = table_open(catalog, AccessShareLock);
 	ScanKeyData key;
@@ -264,7 +264,8 @@ List *DdlTargets(Node *statement)
 		AddRangeVars(&targets, castNode(CreateStmt, statement)->inhRelations);
 		break;
 	case T_CreateForeignTableStmt:
-		AddRangeVars(&targets, reinterpret_cast<CreateForeignTableStmt *>(statement)->base.inhRelations);
+		AddRangeVars(&targets,
+		             reinterpret_cast<CreateForeignTableStmt *>(statement)->base.inhRelations);
 		break;
 	case T_IndexStmt:
 		AddNamed(&targets, castNode(IndexStmt, statement)->relation);
@@ -295,13 +296,16 @@ List *DdlTargets(Node *statement)
 		break;
 	}
 	case T_AlterEnumStmt:
-		AddUsersOfType(&targets, TypeNamed(reinterpret_cast<Node *>(castNode(AlterEnumStmt, statement)->typeName)));
+		AddUsersOfType(&targets, TypeNamed(reinterpret_cast<Node *>(
+									 castNode(AlterEnumStmt, statement)->typeName)));
 		break;
 	case T_AlterDomainStmt:
-		AddUsersOfType(&targets, TypeNamed(reinterpret_cast<Node *>(castNode(AlterDomainStmt, statement)->typeName)));
+		AddUsersOfType(&targets, TypeNamed(reinterpret_cast<Node *>(
+									 castNode(AlterDomainStmt, statement)->typeName)));
 		break;
 	case T_AlterTypeStmt:
-		AddUsersOfType(&targets, TypeNamed(reinterpret_cast<Node *>(castNode(AlterTypeStmt, statement)->typeName)));
+		AddUsersOfType(&targets, TypeNamed(reinterpret_cast<Node *>(
+									 castNode(AlterTypeStmt, statement)->typeName)));
 		break;
 	default:
 		break;
@@ -324,16 +328,16 @@ bool HomedTableOfObject(Oid class_id, Oid object_id, HomedRelation *found)
 		                       Anum_pg_constraint_conrelid, object_id);
 		break;
 	case TriggerRelationId:
-		table = TableInCatalog(TriggerRelationId, TriggerOidIndexId, Anum_pg_trigger_oid, Anum_pg_trigger_tgrelid,
-		                       object_id);
+		table = TableInCatalog(TriggerRelationId, TriggerOidIndexId, Anum_pg_trigger_oid,
+		                       Anum_pg_trigger_tgrelid, object_id);
 		break;
 	case PolicyRelationId:
-		table = TableInCatalog(PolicyRelationId, PolicyOidIndexId, Anum_pg_policy_oid, Anum_pg_policy_polrelid,
-		                       object_id);
+		table = TableInCatalog(PolicyRelationId, PolicyOidIndexId, Anum_pg_policy_oid,
+		                       Anum_pg_policy_polrelid, object_id);
 		break;
 	case RewriteRelationId:
-		table = TableInCatalog(RewriteRelationId, RewriteOidIndexId, Anum_pg_rewrite_oid, Anum_pg_rewrite_ev_class,
-		                       object_id);
+		table = TableInCatalog(RewriteRelationId, RewriteOidIndexId, Anum_pg_rewrite_oid,
+		                       Anum_pg_rewrite_ev_class, object_id);
 		break;
 	case AttrDefaultRelationId:
 		table = TableInCatalog(AttrDefaultRelationId, AttrDefaultOidIndexId, Anum_pg_attrdef_oid,

@@ -43,8 +43,8 @@ namespace {
 
 uint64 Execute(PlannedStmt *statement, EState *outer, ParamListInfo params, DestReceiver *receiver)
 {
-	QueryDesc *desc = CreateQueryDesc(statement, outer->es_sourceText, outer->es_snapshot, InvalidSnapshot, receiver,
-	                                  params, nullptr, 0);
+	QueryDesc *desc = CreateQueryDesc(statement, outer->es_sourceText, outer->es_snapshot,
+	                                  InvalidSnapshot, receiver, params, nullptr, 0);
 	ExecutorStart(desc, 0);
 	pg::RunToCompletion(desc);
 	const uint64 processed = desc->estate->es_processed;
@@ -68,9 +68,11 @@ uint64 ExecuteByHome(Query *query, EState *outer, ParamListInfo params, DestRece
 
 uint64 WriteHere(Query *query, EState *outer, ParamListInfo params, Tuplestorestate *rows)
 {
-	DestReceiver *receiver = rows != nullptr ? CreateTuplestoreDestReceiver() : CreateDestReceiver(DestNone);
+	DestReceiver *receiver =
+		rows != nullptr ? CreateTuplestoreDestReceiver() : CreateDestReceiver(DestNone);
 	if (rows != nullptr)
-		SetTuplestoreDestReceiverParams(receiver, rows, CurrentMemoryContext, false, nullptr, nullptr);
+		SetTuplestoreDestReceiverParams(receiver, rows, CurrentMemoryContext, false, nullptr,
+		                                nullptr);
 	const uint64 processed = ExecuteHere(query, outer, params, receiver);
 	receiver->rDestroy(receiver);
 	return processed;

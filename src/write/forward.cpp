@@ -30,7 +30,8 @@ namespace {
 char *ParamText(ParamListInfo list, const RemoteParam *param)
 {
 	if (list == nullptr || param->number > list->numParams)
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_PARAMETER), errmsg("no value found for parameter %d", param->number)));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_PARAMETER),
+		                errmsg("no value found for parameter %d", param->number)));
 	ParamExternData workspace;
 	const ParamExternData *value = list->paramFetch != nullptr
 	                                   ? list->paramFetch(list, param->number, false, &workspace)
@@ -82,9 +83,11 @@ Datum Convert(Column *column, const PGresult *result, int row, int field, bool b
 void AppendRows(const PGresult *result, TupleDesc desc, bool binary, Tuplestorestate *rows)
 {
 	if (PQnfields(result) != desc->natts)
-		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH), errmsg("the home region returned %d columns instead of %d",
-		                                                           PQnfields(result), desc->natts)));
-	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "homing rows", ALLOCSET_DEFAULT_SIZES);
+		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
+		                errmsg("the home region returned %d columns instead of %d",
+		                       PQnfields(result), desc->natts)));
+	MemoryContext scratch =
+		AllocSetContextCreate(CurrentMemoryContext, "homing rows", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(scratch);
 	Column *columns = PrepareColumns(desc, binary);
 	auto *values = static_cast<Datum *>(palloc(sizeof(Datum) * desc->natts));
@@ -109,7 +112,9 @@ void TakeCount(std::uint64_t count, EState *estate, TupleDesc returning)
 	estate->es_processed += count;
 	if (returning->natts == 0)
 		return;
-	remote::Error error("08007", "the statement was committed at its home, but its rows were lost with the connection");
+	remote::Error error(
+		"08007",
+		"the statement was committed at its home, but its rows were lost with the connection");
 	error.hint = "Read them.";
 	throw error;
 }
@@ -178,7 +183,8 @@ RemoteStatement ToRemote(const Outgoing &outgoing)
 	return statement;
 }
 
-void TakeAnswer(const remote::Result &result, EState *estate, TupleDesc returning, bool binary, Tuplestorestate *rows)
+void TakeAnswer(const remote::Result &result, EState *estate, TupleDesc returning, bool binary,
+                Tuplestorestate *rows)
 {
 	// A SELECT with writes inside counts the rows that it returns.
 	if (estate->es_plannedstmt->commandType != CMD_SELECT)
@@ -187,7 +193,8 @@ void TakeAnswer(const remote::Result &result, EState *estate, TupleDesc returnin
 		pg::PgCall([&] { AppendRows(result.get(), returning, binary, rows); });
 }
 
-bool ForwardWhole(Query *query, core::RegionId region, EState *estate, TupleDesc returning, Tuplestorestate *rows)
+bool ForwardWhole(Query *query, core::RegionId region, EState *estate, TupleDesc returning,
+                  Tuplestorestate *rows)
 {
 	const Outgoing outgoing = Prepare(query, estate->es_param_list_info, returning);
 	const bool alone = IsWholeTransaction(estate);

@@ -37,11 +37,13 @@ remote::Error HomeMoved();
 
 // Takes in an answer: adds the row count to estate->es_processed, appends RETURNING rows to `rows`.
 // Throws ServerError.
-void TakeAnswer(const remote::Result &result, EState *estate, TupleDesc returning, bool binary, Tuplestorestate *rows);
+void TakeAnswer(const remote::Result &result, EState *estate, TupleDesc returning, bool binary,
+                Tuplestorestate *rows);
 
 // Runs the whole statement at one region. Raises the remote error as it is. False: the home is not there
 // (any more), nothing was done, and it is safe to look again where it is.
-bool ForwardWhole(Query *query, core::RegionId region, EState *estate, TupleDesc returning, Tuplestorestate *rows);
+bool ForwardWhole(Query *query, core::RegionId region, EState *estate, TupleDesc returning,
+                  Tuplestorestate *rows);
 
 // The text that a home would be sent, for EXPLAIN. A plain server call.
 const char *RemoteSql(Query *query);

@@ -76,16 +76,19 @@ PGDLLEXPORT Datum homing_guard(PG_FUNCTION_ARGS)
 	if (IsLogicalWorker() || IsApproved(RelationGetRelid(trigger->tg_relation)))
 		return PointerGetDatum(nullptr);
 	if (!pg::CatalogIsShared())
-		ereport(ERROR, (errcode(ERRCODE_CONFIG_FILE_ERROR),
-		                errmsg("cannot write to homed table \"%s\": pg_homing is not loaded by the server", name),
-		                errhint("Add pg_homing to shared_preload_libraries and restart the server.")));
-	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-	                errmsg("cannot write to homed table \"%s\" in this way", name),
-	                errdetail("The write did not pass through its home."),
-	                errhint("If the table came with a dump of a region, remove the guard: DROP TRIGGER homing_guard "
-	                        "ON %s.",
-	                        quote_qualified_identifier(get_namespace_name(RelationGetNamespace(trigger->tg_relation)),
-	                                                   name))));
+		ereport(ERROR,
+		        (errcode(ERRCODE_CONFIG_FILE_ERROR),
+		         errmsg("cannot write to homed table \"%s\": pg_homing is not loaded by the server",
+		                name),
+		         errhint("Add pg_homing to shared_preload_libraries and restart the server.")));
+	ereport(ERROR,
+	        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+	         errmsg("cannot write to homed table \"%s\" in this way", name),
+	         errdetail("The write did not pass through its home."),
+	         errhint("If the table came with a dump of a region, remove the guard: DROP TRIGGER homing_guard "
+	                 "ON %s.",
+	                 quote_qualified_identifier(
+						 get_namespace_name(RelationGetNamespace(trigger->tg_relation)), name))));
 }
 
 }  // extern "C"

@@ -12,14 +12,14 @@ extern "C" {
 namespace homing::write {
 
 struct HomedRelation {
-	Oid relid;               // as asked for, possibly a partition
-	Oid homed;               // the homed table it is or belongs to
-	AttrNumber key_attnum;   // in `homed`
+	Oid relid;              // as asked for, possibly a partition
+	Oid homed;              // the homed table it is or belongs to
+	AttrNumber key_attnum;  // in `homed`
 	core::KeyspaceId keyspace;
-	bool all_here;           // this region owns every home of the keyspace
-	bool only_region;        // no other region has the table
-	bool fenced;             // this region may not serve
-	bool ready;              // every region has it
+	bool all_here;     // this region owns every home of the keyspace
+	bool only_region;  // no other region has the table
+	bool fenced;       // this region may not serve
+	bool ready;        // every region has it
 };
 
 // Whether this database has any homed table. Cheap.

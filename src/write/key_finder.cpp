@@ -59,8 +59,10 @@ Node *StripRelabel(Node *node)
 			continue;
 		}
 		auto *call = reinterpret_cast<FuncExpr *>(node);
-		if (!IsA(node, FuncExpr) || list_length(call->args) != 1 || call->funcformat == COERCE_EXPLICIT_CALL ||
-		    !pg::SharesKeyBytes(call->funcresulttype, exprType(static_cast<Node *>(linitial(call->args)))))
+		if (!IsA(node, FuncExpr) || list_length(call->args) != 1 ||
+		    call->funcformat == COERCE_EXPLICIT_CALL ||
+		    !pg::SharesKeyBytes(call->funcresulttype,
+		                        exprType(static_cast<Node *>(linitial(call->args)))))
 			return node;
 		node = static_cast<Node *>(linitial(call->args));
 	}
@@ -89,8 +91,9 @@ bool TakesSubqueryColumn(Node *node, void *)
 // The expression has one value for the whole statement, known when it starts.
 bool IsKnownAtStart(Node *node)
 {
-	return !contain_var_clause(node) && !TakesSubqueryColumn(node, nullptr) && !contain_subplans(node) && !contain_agg_clause(node) &&
-	       !contain_window_function(node) && !checkExprHasSubLink(node) && !expression_returns_set(node) &&
+	return !contain_var_clause(node) && !TakesSubqueryColumn(node, nullptr) &&
+	       !contain_subplans(node) && !contain_agg_clause(node) && !contain_window_function(node) &&
+	       !checkExprHasSubLink(node) && !expression_returns_set(node) &&
 	       !contain_volatile_functions(node);
 }
 
@@ -171,7 +174,8 @@ List *EqualColumns(List *conjuncts, const Key *key, List *columns)
 			for (int i = 0; i < 2; ++i) {
 				Node *other = sides[1 - i];
 				if (IsOneOf(sides[i], columns) && IsA(other, Var) && !IsOneOf(other, columns) &&
-				    reinterpret_cast<Var *>(other)->varlevelsup == 0 && YieldsKey(key, exprType(other))) {
+				    reinterpret_cast<Var *>(other)->varlevelsup == 0 &&
+				    YieldsKey(key, exprType(other))) {
 					columns = lappend(columns, other);
 					grown = true;
 				}
@@ -196,7 +200,8 @@ bool IsHomesCall(Node *node, const char *name)
 		return false;
 	const Oid function = reinterpret_cast<FuncExpr *>(node)->funcid;
 	const char *schema = get_namespace_name(get_func_namespace(function));
-	return schema != nullptr && strcmp(schema, "homing") == 0 && strcmp(get_func_name(function), name) == 0;
+	return schema != nullptr && strcmp(schema, "homing") == 0 &&
+	       strcmp(get_func_name(function), name) == 0;
 }
 
 // A condition `column = known` or `column = ANY (known)` on one of the columns.
@@ -206,7 +211,8 @@ KeySource *SourceOf(Node *conjunct, const Key *key, List *columns)
 		auto *op = reinterpret_cast<OpExpr *>(conjunct);
 		if (list_length(op->args) != 2 || !EqualsKey(key, op->opno, op->inputcollid))
 			return nullptr;
-		auto *left = static_cast<Node *>(linitial(op->args)), *right = static_cast<Node *>(lsecond(op->args));
+		auto *left = static_cast<Node *>(linitial(op->args)),
+			 *right = static_cast<Node *>(lsecond(op->args));
 		if (IsOneOf(left, columns) && YieldsKey(key, exprType(right)) && IsKnownAtStart(right))
 			return MakeSource(right, SourceKind::kKey);
 		if (IsOneOf(right, columns) && YieldsKey(key, exprType(left)) && IsKnownAtStart(left))
@@ -234,10 +240,11 @@ bool AddSpelledOut(Var *column, List *rtable, List **sources)
 	RangeTblEntry *entry = rt_fetch(column->varno, rtable);
 	if (entry->rtekind == RTE_SUBQUERY) {
 		Query *subquery = entry->subquery;
-		if (subquery->commandType != CMD_SELECT || subquery->setOperations != nullptr || column->varattno <= 0)
+		if (subquery->commandType != CMD_SELECT || subquery->setOperations != nullptr ||
+		    column->varattno <= 0)
 			return false;
-		Node *inner = StripRelabel(
-			reinterpret_cast<Node *>(list_nth_node(TargetEntry, subquery->targetList, column->varattno - 1)->expr));
+		Node *inner = StripRelabel(reinterpret_cast<Node *>(
+			list_nth_node(TargetEntry, subquery->targetList, column->varattno - 1)->expr));
 		if (IsKnownAtStart(inner)) {
 			*sources = lappend(*sources, MakeSource(inner, SourceKind::kKey));
 			return true;
@@ -328,7 +335,8 @@ TargetEntry *EntryOf(Query *query, AttrNumber attnum)
 
 RangeTblEntry *SourceRows(Query *query, int *varno)
 {
-	if (list_length(query->jointree->fromlist) != 1 || !IsA(linitial(query->jointree->fromlist), RangeTblRef))
+	if (list_length(query->jointree->fromlist) != 1 ||
+	    !IsA(linitial(query->jointree->fromlist), RangeTblRef))
 		return nullptr;
 	*varno = linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex;
 	return rt_fetch(*varno, query->rtable);
@@ -364,7 +372,8 @@ void FindSelected(Query *query, RangeTblEntry *rows, TargetEntry *entry, WriteTa
 	Node *expr = StripRelabel(reinterpret_cast<Node *>(entry->expr));
 	if (IsKnownAtStart(expr))
 		target->sources = list_make1(MakeSource(expr, SourceKind::kKey));
-	else if (!IsA(expr, Var) || !AddSpelledOut(reinterpret_cast<Var *>(expr), query->rtable, &target->sources))
+	else if (!IsA(expr, Var) ||
+	         !AddSpelledOut(reinterpret_cast<Var *>(expr), query->rtable, &target->sources))
 		target->unproved = "The keys of the inserted rows are computed by a query.";
 }
 
@@ -400,8 +409,8 @@ void FindInserted(Query *query, const Key *key, WriteTarget *target, ParamNumber
 	int varno = 0;
 	RangeTblEntry *rows = SourceRows(query, &varno);
 	if (rows == nullptr && query->jointree->fromlist == NIL) {
-		entry->expr =
-			reinterpret_cast<Expr *>(RouteInserted(reinterpret_cast<Node *>(entry->expr), target, numbers));
+		entry->expr = reinterpret_cast<Expr *>(
+			RouteInserted(reinterpret_cast<Node *>(entry->expr), target, numbers));
 		return;
 	}
 	if (rows != nullptr && IsRoutedBatch(query, entry, target))
@@ -464,7 +473,8 @@ bool SetsKey(List *assignments, const Key *key)
 void FindNewKey(Query *query, const Key *key, WriteTarget *target)
 {
 	TargetEntry *entry = EntryOf(query, key->attnum);
-	if (entry == nullptr || IsKeyVar(reinterpret_cast<Node *>(entry->expr), query->resultRelation, key->attnum))
+	if (entry == nullptr ||
+	    IsKeyVar(reinterpret_cast<Node *>(entry->expr), query->resultRelation, key->attnum))
 		return;
 	auto *expr = reinterpret_cast<Node *>(entry->expr);
 	target->sharing = Sharing::kMove;
@@ -499,27 +509,30 @@ void FindMerged(Query *query, const Key *key, WriteTarget *target)
 }
 
 // A trigger may give the row another key than the statement did: the home of that one is checked too.
-void CheckKeyAfterTriggers(Query *query, const Key *key, const WriteTarget *target, core::KeyspaceId keyspace)
+void CheckKeyAfterTriggers(Query *query, const Key *key, const WriteTarget *target,
+                           core::KeyspaceId keyspace)
 {
 	Relation relation = table_open(target->relid, NoLock);
 	const TriggerDesc *triggers = relation->trigdesc;
-	const bool possible = triggers != nullptr && (query->commandType == CMD_INSERT ? triggers->trig_insert_before_row
-	                                                                               : triggers->trig_update_before_row);
+	const bool possible = triggers != nullptr &&
+	                      (query->commandType == CMD_INSERT ? triggers->trig_insert_before_row
+	                                                        : triggers->trig_update_before_row);
 	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(relation), key->attnum - 1);
-	Var *column = makeVar(query->resultRelation, key->attnum, attribute->atttypid, attribute->atttypmod,
-	                      attribute->attcollation, 0);
+	Var *column = makeVar(query->resultRelation, key->attnum, attribute->atttypid,
+	                      attribute->atttypmod, attribute->attcollation, 0);
 	table_close(relation, NoLock);
 	if (!possible)
 		return;
 	const Oid types[] = {INT4OID, ANYELEMENTOID};
 	List *name = list_make2(makeString(pstrdup("homing")), makeString(pstrdup("_serves")));
-	Const *id = makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(keyspace.value), false, true);
+	Const *id = makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(keyspace.value),
+	                      false, true);
 	auto *check = makeNode(WithCheckOption);
 	check->kind = query->commandType == CMD_INSERT ? WCO_RLS_INSERT_CHECK : WCO_RLS_UPDATE_CHECK;
 	check->relname = get_rel_name(target->relid);
-	check->qual = reinterpret_cast<Node *>(makeFuncExpr(LookupFuncName(name, 2, types, false), BOOLOID,
-	                                                    list_make2(id, column), InvalidOid, column->varcollid,
-	                                                    COERCE_EXPLICIT_CALL));
+	check->qual = reinterpret_cast<Node *>(makeFuncExpr(LookupFuncName(name, 2, types, false),
+	                                                    BOOLOID, list_make2(id, column), InvalidOid,
+	                                                    column->varcollid, COERCE_EXPLICIT_CALL));
 	query->withCheckOptions = lappend(query->withCheckOptions, check);
 }
 
@@ -531,8 +544,9 @@ void AnalyseRowMarks(Query *query, WriteAnalysis *analysis)
 		auto *mark = lfirst_node(RowMarkClause, cell);
 		RangeTblEntry *entry = rt_fetch(mark->rti, query->rtable);
 		const pg::Catalog *catalog = pg::CurrentCatalog();
-		const pg::HomedTable *homed =
-			entry->rtekind == RTE_RELATION && catalog != nullptr ? catalog->Find(entry->relid) : nullptr;
+		const pg::HomedTable *homed = entry->rtekind == RTE_RELATION && catalog != nullptr
+		                                  ? catalog->Find(entry->relid)
+		                                  : nullptr;
 		if (homed == nullptr || IsForeignKeyCheck(query, mark, entry))
 			continue;
 		auto *target = static_cast<WriteTarget *>(palloc0(sizeof(WriteTarget)));
@@ -574,11 +588,14 @@ void AnalyseTarget(Query *query, WriteAnalysis *analysis, ParamNumbers *numbers)
 	case CMD_INSERT:
 		FindInserted(query, &key, target, numbers);
 		if (query->onConflict != nullptr && SetsKey(query->onConflict->onConflictSet, &key))
-			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			                errmsg("cannot change the key of a homed table in ON CONFLICT DO UPDATE"),
-			                errdetail("Column \"%s\" decides the home of a row of \"%s\".",
-			                          get_attname(target->relid, key.attnum, false), get_rel_name(target->relid)),
-			                errhint("Leave the key out of the SET list: the row in conflict has the same key.")));
+			ereport(ERROR,
+			        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			         errmsg("cannot change the key of a homed table in ON CONFLICT DO UPDATE"),
+			         errdetail("Column \"%s\" decides the home of a row of \"%s\".",
+			                   get_attname(target->relid, key.attnum, false),
+			                   get_rel_name(target->relid)),
+			         errhint(
+						 "Leave the key out of the SET list: the row in conflict has the same key.")));
 		break;
 	case CMD_UPDATE:
 	case CMD_DELETE: {

@@ -15,9 +15,9 @@ extern "C" {
 namespace homing::write {
 
 enum class SourceKind {
-	kKey,    // a key
-	kKeys,   // an array of keys
-	kHomes   // an array of homes: the part of a statement that another region shares out (_owns)
+	kKey,   // a key
+	kKeys,  // an array of keys
+	kHomes  // an array of homes: the part of a statement that another region shares out (_owns)
 };
 
 // Where key values of one written table come from.
@@ -37,10 +37,10 @@ enum class Sharing {
 };
 
 struct WriteTarget {
-	Oid relid;               // the table written, possibly a partition
-	Oid homed;               // the homed table it is or belongs to
-	List *sources;           // of KeySource *
-	const char *unproved;    // why the keys are not known before the rows are; nullptr: they are
+	Oid relid;             // the table written, possibly a partition
+	Oid homed;             // the homed table it is or belongs to
+	List *sources;         // of KeySource *
+	const char *unproved;  // why the keys are not known before the rows are; nullptr: they are
 	Sharing sharing;
 };
 

@@ -34,9 +34,9 @@ struct HomedModifyState {
 	Query *query;
 	WrittenKeys keys;
 	Decision decision;
-	bool known;              // false: EXPLAIN without the values of the parameters
-	bool executed;           // not served: it was sent and answered
-	Tuplestorestate *rows;   // not served: its RETURNING rows
+	bool known;             // false: EXPLAIN without the values of the parameters
+	bool executed;          // not served: it was sent and answered
+	Tuplestorestate *rows;  // not served: its RETURNING rows
 	TupleTableSlot *row;
 };
 
@@ -96,7 +96,8 @@ void Begin(CustomScanState *node, EState *estate, int eflags)
 	if (!explain_only)
 		ApproveHere(state, estate);
 	if (RunsPlan(state))
-		node->custom_ps = list_make1(ExecInitNode(static_cast<Plan *>(linitial(scan->custom_plans)), estate, eflags));
+		node->custom_ps = list_make1(
+			ExecInitNode(static_cast<Plan *>(linitial(scan->custom_plans)), estate, eflags));
 	else
 		estate->es_auxmodifytables = NIL;  // writes in WITH run where the statement does
 }
@@ -104,7 +105,8 @@ void Begin(CustomScanState *node, EState *estate, int eflags)
 Query *PartOf(HomedModifyState *state, const RegionPart *part)
 {
 	const WrittenTarget *target = &state->keys.targets[0];
-	return target->sharing == Sharing::kValues ? WithRows(state->query, part) : WithHomes(state->query, part, target);
+	return target->sharing == Sharing::kValues ? WithRows(state->query, part)
+	                                           : WithHomes(state->query, part, target);
 }
 
 // VALUES with several rows returns them in its order, unless some were left out: then nobody can tell
@@ -145,16 +147,18 @@ void RunParts(HomedModifyState *state, EState *estate, TupleDesc returning)
 	if (decision->parts[0].region == decision->region)
 		local = 1;
 	for (int i = local; i < decision->part_count; ++i) {
-		outgoing[i] = Prepare(PartOf(state, &decision->parts[i]), estate->es_param_list_info, returning);
+		outgoing[i] =
+			Prepare(PartOf(state, &decision->parts[i]), estate->es_param_list_info, returning);
 		pg::PgEntry([&] { Post(decision->parts[i].region, ToRemote(outgoing[i])); });
 	}
 	// RETURNING rows of every part by themselves, to be put into order.
-	auto **rows = static_cast<Tuplestorestate **>(palloc0(sizeof(Tuplestorestate *) * decision->part_count));
+	auto **rows =
+		static_cast<Tuplestorestate **>(palloc0(sizeof(Tuplestorestate *) * decision->part_count));
 	for (int i = 0; returning->natts > 0 && i < decision->part_count; ++i)
 		rows[i] = tuplestore_begin_heap(false, false, work_mem);
 	if (local == 1)
-		estate->es_processed +=
-			WriteHere(PartOf(state, &decision->parts[0]), estate, estate->es_param_list_info, rows[0]);
+		estate->es_processed += WriteHere(PartOf(state, &decision->parts[0]), estate,
+		                                  estate->es_param_list_info, rows[0]);
 	pg::PgEntry([&] {
 		for (int i = local; i < decision->part_count; ++i) {
 			const remote::Result result = Answer(decision->parts[i].region);
@@ -212,9 +216,11 @@ void RunAsDecided(HomedModifyState *state, EState *estate, TupleDesc returning)
 	else if (state->decision.part_count == 0)
 		FollowHome(state, estate, returning);
 	else if (state->keys.targets[0].sharing == Sharing::kSelect)
-		ExecuteRoutedInsert(state->query, state->keys.targets[0].homed, estate, returning, state->rows);
+		ExecuteRoutedInsert(state->query, state->keys.targets[0].homed, estate, returning,
+		                    state->rows);
 	else if (state->keys.targets[0].sharing == Sharing::kMove)
-		ExecuteMovingUpdate(state->query, state->keys.targets[0].homed, estate, returning, state->rows);
+		ExecuteMovingUpdate(state->query, state->keys.targets[0].homed, estate, returning,
+		                    state->rows);
 	else
 		RunParts(state, estate, returning);
 }
@@ -273,7 +279,10 @@ const char *RegionNames(const Decision *decision)
 void Explain(CustomScanState *node, List *ancestors, ExplainState *es)
 {
 	HomedModifyState *state = StateOf(node);
-	ExplainPropertyText("Home", state->known ? RegionNames(&state->decision) : "decided when the key is known", es);
+	ExplainPropertyText("Home",
+	                    state->known ? RegionNames(&state->decision)
+	                                 : "decided when the key is known",
+	                    es);
 	if (!state->decision.serve || !state->known)
 		ExplainPropertyText("Remote SQL", RemoteSql(state->query), es);
 }
@@ -281,7 +290,8 @@ void Explain(CustomScanState *node, List *ancestors, ExplainState *es)
 const CustomScanMethods kScanMethods = {"Homed Modify", CreateState};
 
 const CustomExecMethods kExecMethods = {
-	"Homed Modify", Begin, Execute, End, ReScan, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, Explain,
+	"Homed Modify", Begin,   Execute, End,     ReScan,  nullptr, nullptr,
+	nullptr,        nullptr, nullptr, nullptr, nullptr, Explain,
 };
 
 }  // namespace
@@ -312,7 +322,8 @@ void WrapPlan(PlannedStmt *statement, const WriteAnalysis *analysis, Query *quer
 		Var *column = makeVarFromTargetEntry(INDEX_VAR, row_entry);
 		column->varattno = list_length(scan->custom_scan_tlist) + 1;
 		scan->custom_scan_tlist = lappend(scan->custom_scan_tlist, row_entry);
-		auto *out = makeTargetEntry(reinterpret_cast<Expr *>(column), column->varattno, entry->resname, entry->resjunk);
+		auto *out = makeTargetEntry(reinterpret_cast<Expr *>(column), column->varattno,
+		                            entry->resname, entry->resjunk);
 		scan->scan.plan.targetlist = lappend(scan->scan.plan.targetlist, out);
 	}
 	statement->planTree = reinterpret_cast<Plan *>(scan);

@@ -26,7 +26,8 @@ constexpr milliseconds kFirstPause{50}, kLongestPause{1000};
 
 milliseconds Left(Clock::time_point deadline)
 {
-	return std::max(std::chrono::duration_cast<milliseconds>(deadline - Clock::now()), milliseconds(0));
+	return std::max(std::chrono::duration_cast<milliseconds>(deadline - Clock::now()),
+	                milliseconds(0));
 }
 
 bool IsLost(core::RegionId region)
@@ -37,7 +38,8 @@ bool IsLost(core::RegionId region)
 }
 
 // Asks the region itself. Returns whether it has committed.
-bool Ask(const Place &place, pg::LatchWaiter &waiter, Clock::time_point deadline, CommitPoint *commit)
+bool Ask(const Place &place, pg::LatchWaiter &waiter, Clock::time_point deadline,
+         CommitPoint *commit)
 {
 	pg::RegionConnection connection = pg::ConnectTo(place.server, place.user, waiter);
 	connection->SetDeadline(deadline);
@@ -45,7 +47,8 @@ bool Ask(const Place &place, pg::LatchWaiter &waiter, Clock::time_point deadline
 	connection->Execute("SELECT pg_catalog.set_config('statement_timeout', $1, false)",
 	                    {{std::to_string(std::max<milliseconds::rep>(Left(deadline).count(), 1))}});
 	const remote::Result settled =
-		connection->Execute("SELECT committed, rows FROM homing._settle_outcome($1)", {{commit->token.Text(), UUIDOID}});
+		connection->Execute("SELECT committed, rows FROM homing._settle_outcome($1)",
+	                        {{commit->token.Text(), UUIDOID}});
 	if (PQgetvalue(settled.get(), 0, 0)[0] != 't')
 		return false;
 	commit->rows = std::strtoull(PQgetvalue(settled.get(), 0, 1), nullptr, 10);
@@ -75,11 +78,14 @@ const char *Report(const core::OutcomeToken &token)
 	commit.token = token;
 	try {
 		// Also in this region over a connection: what is answered is for good, even if we are rolled back.
-		return Ask(place, waiter, Clock::now() + milliseconds(pg::settings.outcome_timeout_ms), &commit) ? "committed"
-		                                                                                                   : "aborted";
+		return Ask(place, waiter, Clock::now() + milliseconds(pg::settings.outcome_timeout_ms),
+		           &commit)
+		           ? "committed"
+		           : "aborted";
 	} catch (const remote::Error &error) {
 		pg::PgCall([&] {
-			ereport(NOTICE, (errmsg("region \"%s\" does not know how the transaction ended", place.name.c_str()),
+			ereport(NOTICE, (errmsg("region \"%s\" does not know how the transaction ended",
+			                        place.name.c_str()),
 			                 errdetail_internal("%s", error.what())));
 		});
 		return "unknown";
@@ -88,7 +94,8 @@ const char *Report(const core::OutcomeToken &token)
 
 }  // namespace
 
-OutcomeUnknown::OutcomeUnknown(const Place &place, const core::OutcomeToken &token, const std::string &reason)
+OutcomeUnknown::OutcomeUnknown(const Place &place, const core::OutcomeToken &token,
+                               const std::string &reason)
 	: Error("08007", "the outcome of the transaction at region \"" + place.name + "\" is unknown")
 {
 	detail = "The connection was lost while it was committing: " + reason + ".";
@@ -119,7 +126,8 @@ void Learn(const Place &place, pg::LatchWaiter &waiter, const std::string &reaso
 		for (;;) {
 			if (IsLost(place.region)) {
 				// What survives of a lost region is here.
-				const KeptOutcome kept = pg::PgCall([&] { return FindOutcome(commit->token.bytes.data()); });
+				const KeptOutcome kept =
+					pg::PgCall([&] { return FindOutcome(commit->token.bytes.data()); });
 				if (kept.known && kept.committed) {
 					commit->rows = kept.rows;
 					return;
@@ -154,11 +162,13 @@ PGDLLEXPORT Datum homing_outcome(PG_FUNCTION_ARGS)
 	const pg_uuid_t *id = PG_GETARG_UUID_P(0);
 	memcpy(token.bytes.data(), id->data, UUID_LEN);
 	if (!core::IsToken(token))
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid token of a transaction"),
-		                errhint("It is in the hint of the error that reported the outcome as unknown.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid token of a transaction"),
+		         errhint("It is in the hint of the error that reported the outcome as unknown.")));
 	if (!pg::CatalogIsShared())
-		ereport(ERROR, (errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("pg_homing is not loaded by the server"),
-		                errhint("Add pg_homing to shared_preload_libraries and restart the server.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("pg_homing is not loaded by the server"),
+		         errhint("Add pg_homing to shared_preload_libraries and restart the server.")));
 	const char *report = pg::PgEntry([&] { return Report(token); });
 	PG_RETURN_TEXT_P(cstring_to_text(report));
 }

@@ -37,7 +37,8 @@ void FinishAndCount(QueryDesc *query)
 	else
 		standard_ExecutorFinish(query);
 	// Writes of its triggers have finished before.
-	if (query->operation == CMD_INSERT || query->operation == CMD_UPDATE || query->operation == CMD_DELETE)
+	if (query->operation == CMD_INSERT || query->operation == CMD_UPDATE ||
+	    query->operation == CMD_DELETE)
 		last_rows = query->estate->es_processed;
 }
 
@@ -62,10 +63,17 @@ struct BucketStatement {
 };
 
 BucketStatement insert_committed = {
-	"INSERT INTO homing.outcome_%d (id, bucket, committed, rows) VALUES ($1, %d, true, $2)", {UUIDOID, INT8OID}, 2, {}};
+	"INSERT INTO homing.outcome_%d (id, bucket, committed, rows) VALUES ($1, %d, true, $2)",
+	{UUIDOID, INT8OID},
+	2,
+	{}};
 BucketStatement insert_never = {
-	"INSERT INTO homing.outcome_%d (id, bucket, committed) VALUES ($1, %d, false) ON CONFLICT DO NOTHING", {UUIDOID}, 1, {}};
-BucketStatement find = {"SELECT committed, rows FROM homing.outcome_%d WHERE id = $1 AND bucket = %d", {UUIDOID}, 1, {}};
+	"INSERT INTO homing.outcome_%d (id, bucket, committed) VALUES ($1, %d, false) ON CONFLICT DO NOTHING",
+	{UUIDOID},
+	1,
+	{}};
+BucketStatement find = {
+	"SELECT committed, rows FROM homing.outcome_%d WHERE id = $1 AND bucket = %d", {UUIDOID}, 1, {}};
 
 // Runs it with the rights of the tables' owner. Nobody else has any on them. SPI is connected.
 int Run(BucketStatement *statement, int bucket, Datum *values)
@@ -75,14 +83,15 @@ int Run(BucketStatement *statement, int bucket, Datum *values)
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
 	if (statement->plans[bucket] == nullptr) {
-		SPIPlanPtr plan = SPI_prepare(psprintf(statement->format, bucket, bucket), statement->count, statement->types);
+		SPIPlanPtr plan = SPI_prepare(psprintf(statement->format, bucket, bucket), statement->count,
+		                              statement->types);
 		if (plan == nullptr || SPI_keepplan(plan) != 0)
 			elog(ERROR, "could not plan a statement on homing.outcome");
 		statement->plans[bucket] = plan;
 	}
 	// Never the transaction's own snapshot: it may be older than the row.
-	const int result = SPI_execute_snapshot(statement->plans[bucket], values, nullptr, GetLatestSnapshot(),
-	                                        InvalidSnapshot, false, true, 0);
+	const int result = SPI_execute_snapshot(statement->plans[bucket], values, nullptr,
+	                                        GetLatestSnapshot(), InvalidSnapshot, false, true, 0);
 	SetUserIdAndSecContext(user, context);
 	return result;
 }
@@ -94,8 +103,10 @@ KeptOutcome FindConnected(int bucket, Datum id)
 	if (SPI_processed > 0) {
 		bool isnull;
 		kept.known = true;
-		kept.committed = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-		kept.rows = static_cast<uint64>(DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull)));
+		kept.committed =
+			DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		kept.rows = static_cast<uint64>(
+			DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull)));
 	}
 	return kept;
 }
@@ -104,14 +115,16 @@ KeptOutcome FindConnected(int bucket, Datum id)
 void CheckHere(const core::OutcomeToken &token)
 {
 	if (!core::IsToken(token))
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid token of a transaction")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("invalid token of a transaction")));
 	struct Here {
 		bool region, fenced;
 	};
 	const Here here = pg::PgEntry([&] {
 		const pg::Catalog *catalog = pg::CurrentCatalog();
-		return catalog == nullptr ? Here{false, false}
-		                          : Here{catalog->map.here() == token.Region(), !catalog->fenced.empty()};
+		return catalog == nullptr
+		           ? Here{false, false}
+		           : Here{catalog->map.here() == token.Region(), !catalog->fenced.empty()};
 	});
 	if (!here.region)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -143,7 +156,8 @@ KeptOutcome Settle(const core::OutcomeToken &token)
 [[noreturn]] void RefuseStale(const core::OutcomeToken &token)
 {
 	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-	                errmsg("the token of the transaction was made %d hours ago", core::AgeInHours(token, Now())),
+	                errmsg("the token of the transaction was made %d hours ago",
+	                       core::AgeInHours(token, Now())),
 	                errdetail("Outcomes of that time are forgotten."),
 	                errhint("Check the clocks of the regions.")));
 	pg_unreachable();
@@ -155,7 +169,8 @@ void FillToken(int16 region, uint8 *token)
 {
 	std::array<std::uint8_t, 16> random;
 	if (!pg_strong_random(random.data(), random.size()))
-		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random values")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random values")));
 	const core::OutcomeToken made = core::MakeToken(random, core::RegionId(region), Now());
 	std::copy(made.bytes.begin(), made.bytes.end(), token);
 }
@@ -220,7 +235,8 @@ PGDLLEXPORT Datum homing_greet(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		                errmsg("this database is not the region that was to be reached"),
 		                here == 0 ? errdetail("It is no region.")
-		                          : errdetail("It is region %d of its cluster, not region %d.", here, expected),
+		                          : errdetail("It is region %d of its cluster, not region %d.",
+		                                      here, expected),
 		                errhint("Correct the server's options in the region that connects.")));
 	PG_RETURN_INT32(max_prepared_xacts);
 }

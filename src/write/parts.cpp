@@ -35,7 +35,8 @@ Const *HomesConstant(const RegionPart *part)
 Oid OwnsFunction()
 {
 	const Oid types[] = {INT4OID, INT4ARRAYOID, ANYELEMENTOID};
-	return LookupFuncName(list_make2(makeString(pstrdup("homing")), makeString(pstrdup("_owns"))), 3, types, false);
+	return LookupFuncName(list_make2(makeString(pstrdup("homing")), makeString(pstrdup("_owns"))),
+	                      3, types, false);
 }
 
 }  // namespace
@@ -43,7 +44,8 @@ Oid OwnsFunction()
 Query *WithRows(Query *query, const RegionPart *part)
 {
 	auto *copy = static_cast<Query *>(copyObjectImpl(query));
-	RangeTblEntry *values = rt_fetch(linitial_node(RangeTblRef, copy->jointree->fromlist)->rtindex, copy->rtable);
+	RangeTblEntry *values =
+		rt_fetch(linitial_node(RangeTblRef, copy->jointree->fromlist)->rtindex, copy->rtable);
 	List *rows = NIL;
 	for (int i = 0; i < part->row_count; ++i)
 		rows = lappend(rows, list_nth(values->values_lists, part->rows[i]));
@@ -55,24 +57,29 @@ Query *WithHomes(Query *query, const RegionPart *part, const WrittenTarget *targ
 {
 	auto *copy = static_cast<Query *>(copyObjectImpl(query));
 	const pg::HomedTable *table = pg::CurrentCatalog()->Find(target->relid);
-	const AttrNumber attnum = target->relid == table->relid
-	                              ? table->key_attnum
-	                              : get_attnum(target->relid, get_attname(table->relid, table->key_attnum, false));
+	const AttrNumber attnum =
+		target->relid == table->relid
+			? table->key_attnum
+			: get_attnum(target->relid, get_attname(table->relid, table->key_attnum, false));
 	Oid type, collation;
 	int32 typmod;
 	get_atttypetypmodcoll(target->relid, attnum, &type, &typmod, &collation);
 	Var *key = makeVar(copy->resultRelation, attnum, type, typmod, collation, 0);
 	// The condition reads the key, whether or not the statement does.
 	RangeTblEntry *entry = rt_fetch(copy->resultRelation, copy->rtable);
-	entry->selectedCols = bms_add_member(entry->selectedCols, attnum - FirstLowInvalidHeapAttributeNumber);
+	entry->selectedCols =
+		bms_add_member(entry->selectedCols, attnum - FirstLowInvalidHeapAttributeNumber);
 
-	Const *keyspace = makeConst(INT4OID, -1, InvalidOid, sizeof(int32), Int32GetDatum(table->keyspace.value), false, true);
-	FuncExpr *owns = makeFuncExpr(OwnsFunction(), BOOLOID, list_make3(keyspace, HomesConstant(part), key), InvalidOid,
-	                              collation, COERCE_EXPLICIT_CALL);
+	Const *keyspace = makeConst(INT4OID, -1, InvalidOid, sizeof(int32),
+	                            Int32GetDatum(table->keyspace.value), false, true);
+	FuncExpr *owns =
+		makeFuncExpr(OwnsFunction(), BOOLOID, list_make3(keyspace, HomesConstant(part), key),
+	                 InvalidOid, collation, COERCE_EXPLICIT_CALL);
 	Node *quals = copy->jointree->quals;
 	List *both = quals != nullptr ? list_make2(owns, quals) : list_make1(owns);
-	copy->jointree->quals = reinterpret_cast<Node *>(quals != nullptr ? static_cast<void *>(makeBoolExpr(AND_EXPR, both, -1))
-	                                                                  : static_cast<void *>(owns));
+	copy->jointree->quals = reinterpret_cast<Node *>(
+		quals != nullptr ? static_cast<void *>(makeBoolExpr(AND_EXPR, both, -1))
+						 : static_cast<void *>(owns));
 	return copy;
 }
 
@@ -103,7 +110,8 @@ MeantHomes *Meant(FunctionCallInfo fcinfo, int32 homes)
 	meant->meant = static_cast<bool *>(palloc0(homes));
 	Datum *elements;
 	int count;
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), INT4OID, sizeof(int32), true, TYPALIGN_INT, &elements, nullptr, &count);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), INT4OID, sizeof(int32), true, TYPALIGN_INT,
+	                  &elements, nullptr, &count);
 	for (int i = 0; i < count; ++i) {
 		if (DatumGetInt32(elements[i]) >= 0 && DatumGetInt32(elements[i]) < homes)
 			meant->meant[DatumGetInt32(elements[i])] = true;
@@ -126,16 +134,19 @@ bool IsMeant(FunctionCallInfo fcinfo)
 	const pg::Catalog *catalog = pg::PgEntry([] { return pg::CurrentCatalog(); });
 	const core::Keyspace *keyspace = catalog != nullptr ? catalog->map.FindKeyspace(id) : nullptr;
 	if (keyspace == nullptr)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("keyspace %d does not exist", id.value)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("keyspace %d does not exist", id.value)));
 	MeantHomes *meant = Meant(fcinfo, static_cast<int32>(keyspace->recorded_owners.size()));
 
 	uint8 buffer[8];
 	const Oid type = getBaseType(get_fn_expr_argtype(fcinfo->flinfo, 2));
 	if (!pg::IsKeyType(type, InvalidOid))
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("%s is no key type", format_type_be(type)),
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		                errmsg("%s is no key type", format_type_be(type)),
 		                errhint("Key types are %s.", pg::kKeyTypes)));
 	const pg::KeyBytes key = pg::CanonicalKey(PG_GETARG_DATUM(2), type, buffer);
-	const core::HomeId home = pg::PgEntry([&] { return pg::HomeOfKey(*keyspace, key.data, key.size); });
+	const core::HomeId home =
+		pg::PgEntry([&] { return pg::HomeOfKey(*keyspace, key.data, key.size); });
 	return meant->meant[home.value];
 }
 
@@ -160,7 +171,8 @@ PGDLLEXPORT Datum homing_serves(PG_FUNCTION_ARGS)
 		for (;;) {
 			const pg::CatalogVersion seen = pg::CurrentVersion();
 			const pg::Catalog *catalog = pg::CurrentCatalog();
-			const core::Keyspace *keyspace = catalog != nullptr ? catalog->map.FindKeyspace(id) : nullptr;
+			const core::Keyspace *keyspace =
+				catalog != nullptr ? catalog->map.FindKeyspace(id) : nullptr;
 			if (keyspace == nullptr)
 				return true;
 			const core::HomeId home = pg::HomeOfKey(*keyspace, key.data, key.size);
@@ -173,9 +185,10 @@ PGDLLEXPORT Datum homing_serves(PG_FUNCTION_ARGS)
 		}
 	});
 	if (!here)
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		                errmsg("a trigger changed the key of a row to one whose home is at another region"),
-		                errhint("Set the key in the statement.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("a trigger changed the key of a row to one whose home is at another region"),
+		         errhint("Set the key in the statement.")));
 	PG_RETURN_BOOL(true);
 }
 
@@ -185,7 +198,8 @@ PGDLLEXPORT Datum homing_routed(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(2))
 		PG_RETURN_NULL();
 	if (!IsMeant(fcinfo))
-		ereport(ERROR, (errcode(pg::SqlStateCode(kNotHomeState)), errmsg("the home of a row is not in this region")));
+		ereport(ERROR, (errcode(pg::SqlStateCode(kNotHomeState)),
+		                errmsg("the home of a row is not in this region")));
 	PG_RETURN_DATUM(PG_GETARG_DATUM(2));
 }
 

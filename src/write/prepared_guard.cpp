@@ -38,11 +38,13 @@ bool IsPart(const char *name, uint8 *token)
 
 [[noreturn]] void Refuse(const char *command, const char *name, const char *why)
 {
-	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-	                errmsg("cannot %s \"%s\": it is a part of a transaction over several regions", command, name),
-	                errdetail("%s", why),
-	                errhint("It ends by itself when its coordinator can be reached; see homing.in_doubt. To decide "
-	                        "about it by hand, use homing.resolve.")));
+	ereport(ERROR,
+	        (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+	         errmsg("cannot %s \"%s\": it is a part of a transaction over several regions", command,
+	                name),
+	         errdetail("%s", why),
+	         errhint("It ends by itself when its coordinator can be reached; see homing.in_doubt. To decide "
+	                 "about it by hand, use homing.resolve.")));
 	pg_unreachable();
 }
 
@@ -82,14 +84,16 @@ void CheckRollback(const char *name, uint8 *token)
 		Refuse("ROLLBACK PREPARED", name, "Its coordinator may still commit it.");
 }
 
-void Guard(PlannedStmt *statement, const char *text, bool read_only_tree, ProcessUtilityContext context,
-           ParamListInfo params, QueryEnvironment *environment, DestReceiver *receiver, QueryCompletion *completion)
+void Guard(PlannedStmt *statement, const char *text, bool read_only_tree,
+           ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *environment,
+           DestReceiver *receiver, QueryCompletion *completion)
 {
 	if (IsA(statement->utilityStmt, TransactionStmt)) {
 		auto *transaction = reinterpret_cast<TransactionStmt *>(statement->utilityStmt);
 		const bool commit = transaction->kind == TRANS_STMT_COMMIT_PREPARED;
 		uint8 token[sizeof(core::OutcomeToken)];
-		if ((commit || transaction->kind == TRANS_STMT_ROLLBACK_PREPARED) && IsPart(transaction->gid, token)) {
+		if ((commit || transaction->kind == TRANS_STMT_ROLLBACK_PREPARED) &&
+		    IsPart(transaction->gid, token)) {
 			if (commit)
 				CheckCommit(transaction->gid, token);
 			else
@@ -97,9 +101,11 @@ void Guard(PlannedStmt *statement, const char *text, bool read_only_tree, Proces
 		}
 	}
 	if (next_utility != nullptr)
-		next_utility(statement, text, read_only_tree, context, params, environment, receiver, completion);
+		next_utility(statement, text, read_only_tree, context, params, environment, receiver,
+		             completion);
 	else
-		standard_ProcessUtility(statement, text, read_only_tree, context, params, environment, receiver, completion);
+		standard_ProcessUtility(statement, text, read_only_tree, context, params, environment,
+		                        receiver, completion);
 }
 
 }  // namespace

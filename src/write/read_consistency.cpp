@@ -42,7 +42,8 @@ ProcessUtility_hook_type next_utility = nullptr;
 
 bool AnythingNeeded()
 {
-	return needed != nullptr && !needed->Empty() && pg::settings.read_consistency != pg::kReadEventual;
+	return needed != nullptr && !needed->Empty() &&
+	       pg::settings.read_consistency != pg::kReadEventual;
 }
 
 // --- whether it has arrived -----------------------------------------------------------------------------
@@ -56,7 +57,8 @@ uint64 FinalPosition(int16 region)
 	uint64 position = 0;
 	SPI_connect();
 	PushActiveSnapshot(GetLatestSnapshot());
-	if (SPI_execute_with_args("SELECT homing._final_position($1)", 1, types, values, nullptr, false, 1) == SPI_OK_SELECT &&
+	if (SPI_execute_with_args("SELECT homing._final_position($1)", 1, types, values, nullptr, false,
+	                          1) == SPI_OK_SELECT &&
 	    SPI_processed == 1) {
 		const Datum lsn = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 		if (!isnull)
@@ -69,7 +71,8 @@ uint64 FinalPosition(int16 region)
 
 [[noreturn]] void RefuseLost(const std::string &region)
 {
-	remote::Error error("55000", "cannot read what was committed at region \"" + region + "\": it was lost with the region");
+	remote::Error error("55000", "cannot read what was committed at region \"" + region +
+	                                 "\": it was lost with the region");
 	error.hint = "The session forgets it with this error. Read again to see what survived.";
 	throw error;
 }
@@ -99,8 +102,9 @@ std::optional<bool> HasArrived(core::RegionId region, const core::CausalState::N
 		const std::uint64_t end = pg::PgCall([&] { return FinalPosition(region.value); });
 		return what.position <= end ? std::optional<bool>(true) : std::nullopt;
 	}
-	const std::string stream = "homing_" + catalog->cluster.substr(0, 8) + "_" + std::to_string(region.value) + "_" +
-							   std::to_string(catalog->map.here().value);
+	const std::string stream = "homing_" + catalog->cluster.substr(0, 8) + "_" +
+	                           std::to_string(region.value) + "_" +
+	                           std::to_string(catalog->map.here().value);
 	return pg::PgCall([&] {
 		const Oid subscription = pg::SubscriptionOfThisDatabase(stream.c_str());
 		return OidIsValid(subscription) && pg::IsApplied(subscription, what.position);
@@ -144,7 +148,8 @@ void AwaitNeeded()
 	remote::Error error("55P03", "could not read what the session has committed at region \"" +
 	                                 RegionName(needed->needed().begin()->first) + "\" in time");
 	error.detail = "It has not been applied in this region within homing.read_timeout.";
-	error.hint = "Try again, raise homing.read_timeout, or set homing.read_consistency to 'eventual' to read what is here.";
+	error.hint =
+		"Try again, raise homing.read_timeout, or set homing.read_consistency to 'eventual' to read what is here.";
 	throw error;
 }
 
@@ -154,10 +159,12 @@ void AwaitNeeded()
 // only tokens can tell.
 [[noreturn]] void RefuseOldSnapshot()
 {
-	ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-	                errmsg("could not read what the session has committed at another region"),
-	                errdetail("The transaction's snapshot was taken before that had arrived in this region."),
-	                errhint("Try the transaction again.")));
+	ereport(ERROR,
+	        (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+	         errmsg("could not read what the session has committed at another region"),
+	         errdetail(
+				 "The transaction's snapshot was taken before that had arrived in this region."),
+	         errhint("Try the transaction again.")));
 	pg_unreachable();
 }
 
@@ -210,9 +217,11 @@ bool ReadElsewhere(QueryDesc *query)
 		return false;
 	ReadPlace place{false, written.region};
 	if (written.elsewhere > 1 || (written.elsewhere == 1 && written.here))
-		place = PlaceOfRead(attached, query->params, "The transaction has written at several regions.");
+		place =
+			PlaceOfRead(attached, query->params, "The transaction has written at several regions.");
 	else if (written.elsewhere == 0)
-		place = PlaceOfRead(attached, query->params, "With homing.read_consistency = home, rows are read at their home.");
+		place = PlaceOfRead(attached, query->params,
+		                    "With homing.read_consistency = home, rows are read at their home.");
 	if (!place.here)
 		ReadAt(place.region, query);
 	return !place.here;
@@ -220,7 +229,8 @@ bool ReadElsewhere(QueryDesc *query)
 
 void StartAfterWaiting(QueryDesc *query, int flags)
 {
-	if (!ReadElsewhere(query) && AnythingNeeded() && (flags & EXEC_FLAG_EXPLAIN_ONLY) == 0 && ReadsHomedTable(query->plannedstmt))
+	if (!ReadElsewhere(query) && AnythingNeeded() && (flags & EXEC_FLAG_EXPLAIN_ONLY) == 0 &&
+	    ReadsHomedTable(query->plannedstmt))
 		WaitBeforeRead(query);
 	if (next_start != nullptr)
 		next_start(query, flags);
@@ -237,13 +247,14 @@ bool CopiesFromHomedTable(const Node *statement)
 		return false;
 	const Oid relid = RangeVarGetRelid(copy->relation, NoLock, true);
 	return OidIsValid(relid) && pg::PgEntry([&] {
-		const pg::Catalog *catalog = pg::CurrentCatalog();
-		return catalog != nullptr && catalog->Find(relid) != nullptr;
-	});
+			   const pg::Catalog *catalog = pg::CurrentCatalog();
+			   return catalog != nullptr && catalog->Find(relid) != nullptr;
+		   });
 }
 
-void UtilityAfterWaiting(PlannedStmt *statement, const char *text, bool read_only_tree, ProcessUtilityContext context,
-                         ParamListInfo params, QueryEnvironment *environment, DestReceiver *receiver,
+void UtilityAfterWaiting(PlannedStmt *statement, const char *text, bool read_only_tree,
+                         ProcessUtilityContext context, ParamListInfo params,
+                         QueryEnvironment *environment, DestReceiver *receiver,
                          QueryCompletion *completion)
 {
 	const bool needed_now = AnythingNeeded();
@@ -255,15 +266,19 @@ void UtilityAfterWaiting(PlannedStmt *statement, const char *text, bool read_onl
 		PushActiveSnapshot(GetLatestSnapshot());
 		pushed = true;
 	}
-	const bool begins = IsA(statement->utilityStmt, TransactionStmt) || IsA(statement->utilityStmt, VariableSetStmt);
+	const bool begins = IsA(statement->utilityStmt, TransactionStmt) ||
+	                    IsA(statement->utilityStmt, VariableSetStmt);
 	if (next_utility != nullptr)
-		next_utility(statement, text, read_only_tree, context, params, environment, receiver, completion);
+		next_utility(statement, text, read_only_tree, context, params, environment, receiver,
+		             completion);
 	else
-		standard_ProcessUtility(statement, text, read_only_tree, context, params, environment, receiver, completion);
+		standard_ProcessUtility(statement, text, read_only_tree, context, params, environment,
+		                        receiver, completion);
 	if (pushed)
 		PopActiveSnapshot();
 	// BEGIN or SET TRANSACTION has chosen one snapshot for all: it is not taken before all has arrived.
-	if (needed_now && begins && IsTransactionState() && IsolationUsesXactSnapshot() && !FirstSnapshotSet)
+	if (needed_now && begins && IsTransactionState() && IsolationUsesXactSnapshot() &&
+	    !FirstSnapshotSet)
 		pg::PgEntry([] { AwaitNeeded(); });
 }
 
@@ -276,7 +291,8 @@ void NeedCommit(core::RegionId region, std::uint64_t position)
 	if (needed == nullptr)
 		needed = new core::CausalState;
 	needed->NeedPosition(region, position);
-	if (DefaultXactIsoLevel < XACT_REPEATABLE_READ || pg::settings.read_consistency == pg::kReadEventual)
+	if (DefaultXactIsoLevel < XACT_REPEATABLE_READ ||
+	    pg::settings.read_consistency == pg::kReadEventual)
 		return;
 	try {
 		(void) AwaitArrival(*needed, milliseconds(pg::settings.read_timeout_ms));
@@ -314,8 +330,9 @@ PG_FUNCTION_INFO_V1(homing_wait_for);
 static void RequireShared()
 {
 	if (!pg::CatalogIsShared())
-		ereport(ERROR, (errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("pg_homing is not loaded by the server"),
-		                errhint("Add pg_homing to shared_preload_libraries and restart the server.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("pg_homing is not loaded by the server"),
+		         errhint("Add pg_homing to shared_preload_libraries and restart the server.")));
 }
 
 // What the session has committed elsewhere, and a mark behind all that it has committed here.
@@ -345,7 +362,7 @@ PGDLLEXPORT Datum homing_wait_for(PG_FUNCTION_ARGS)
 	const char *token = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	const Interval *interval = PG_GETARG_INTERVAL_P(1);
 	const double patience = static_cast<double>(interval->time) / 1000.0 +
-							(interval->day + 30.0 * interval->month) * SECS_PER_DAY * 1000.0;
+	                        (interval->day + 30.0 * interval->month) * SECS_PER_DAY * 1000.0;
 	if (patience < 0 || patience > 1e12)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid timeout")));
 	const bool arrived = pg::PgEntry([&] {

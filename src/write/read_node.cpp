@@ -32,8 +32,8 @@ struct HomedReadState {
 	Query *query;
 	core::RegionId region;
 	const char *region_name;
-	bool any_order;           // the rows may be wanted again or backwards
-	Tuplestorestate *rows;    // nullptr: not read yet
+	bool any_order;         // the rows may be wanted again or backwards
+	Tuplestorestate *rows;  // nullptr: not read yet
 	TupleTableSlot *row;
 };
 
@@ -63,7 +63,8 @@ void Begin(CustomScanState *node, EState *estate, int flags)
 	state->region = core::RegionId(static_cast<std::int16_t>(intVal(lsecond(scan->custom_private))));
 	state->region_name = strVal(lthird(scan->custom_private));
 	state->any_order = (flags & (EXEC_FLAG_REWIND | EXEC_FLAG_BACKWARD)) != 0;
-	state->row = ExecInitExtraTupleSlot(estate, node->ss.ss_ScanTupleSlot->tts_tupleDescriptor, &TTSOpsMinimalTuple);
+	state->row = ExecInitExtraTupleSlot(estate, node->ss.ss_ScanTupleSlot->tts_tupleDescriptor,
+	                                    &TTSOpsMinimalTuple);
 }
 
 void Read(HomedReadState *state)
@@ -115,7 +116,8 @@ void Explain(CustomScanState *node, List *, ExplainState *es)
 const CustomScanMethods kScanMethods = {"Homed Read", CreateState};
 
 const CustomExecMethods kExecMethods = {
-	"Homed Read", Begin, Next, End, ReScan, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, Explain,
+	"Homed Read", Begin,   Next,    End,     ReScan,  nullptr, nullptr,
+	nullptr,      nullptr, nullptr, nullptr, nullptr, Explain,
 };
 
 // --- what a query reads -----------------------------------------------------------------------------------
@@ -170,10 +172,11 @@ bool IsOnlyHere(const RangeTblEntry *entry, void *catalog)
 
 [[noreturn]] void RefusePlace(const char *purpose, const char *why)
 {
-	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("cannot tell where to read homed tables"),
-	                errdetail("%s %s", purpose, why),
-	                errhint("Give the keys of the rows in conditions of the form key = value, commit before, or set "
-	                        "homing.read_consistency to 'eventual' to read what is in this region.")));
+	ereport(ERROR,
+	        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+	         errmsg("cannot tell where to read homed tables"), errdetail("%s %s", purpose, why),
+	         errhint("Give the keys of the rows in conditions of the form key = value, commit before, or set "
+	                 "homing.read_consistency to 'eventual' to read what is in this region.")));
 	pg_unreachable();
 }
 
@@ -225,10 +228,12 @@ void AttachQuery(PlannedStmt *statement, Query *query)
 
 Query *AttachedQuery(const PlannedStmt *statement)
 {
-	if (statement->subplans == NIL || llast(statement->subplans) == nullptr || !IsA(llast(statement->subplans), CustomScan))
+	if (statement->subplans == NIL || llast(statement->subplans) == nullptr ||
+	    !IsA(llast(statement->subplans), CustomScan))
 		return nullptr;
 	const auto *carrier = static_cast<CustomScan *>(llast(statement->subplans));
-	return carrier->methods == &kScanMethods ? linitial_node(Query, carrier->custom_private) : nullptr;
+	return carrier->methods == &kScanMethods ? linitial_node(Query, carrier->custom_private)
+	                                         : nullptr;
 }
 
 ReadPlace PlaceOfRead(Query *query, ParamListInfo params, const char *purpose)
@@ -236,7 +241,8 @@ ReadPlace PlaceOfRead(Query *query, ParamListInfo params, const char *purpose)
 	const pg::Catalog *catalog = pg::PgEntry([] { return pg::CurrentCatalog(); });
 	Query *asking = pg::PgEntry([&] { return AskForKeys(query, catalog); });
 	if (asking == nullptr)
-		RefusePlace(purpose, "A homed table is read in a subquery or view, where its keys are not looked for.");
+		RefusePlace(purpose,
+		            "A homed table is read in a subquery or view, where its keys are not looked for.");
 	const WriteAnalysis *analysis = pg::PgEntry([&] { return AnalyseWrite(asking, params); });
 	if (analysis == nullptr)
 		return {true, {}};
@@ -248,7 +254,8 @@ ReadPlace PlaceOfRead(Query *query, ParamListInfo params, const char *purpose)
 	const WrittenKeys keys = EvaluateKeys(scan, stored, estate, false);
 	for (int i = 0; i < keys.target_count; ++i) {
 		if (keys.targets[i].unproved != nullptr)
-			RefusePlace(purpose, psprintf("No condition gives the keys of \"%s\".", get_rel_name(keys.targets[i].relid)));
+			RefusePlace(purpose, psprintf("No condition gives the keys of \"%s\".",
+			                              get_rel_name(keys.targets[i].relid)));
 	}
 	bool differ = false;
 	const ReadPlace place = pg::PgEntry([&]() -> ReadPlace {
@@ -277,13 +284,17 @@ void ReadAt(core::RegionId region, QueryDesc *desc)
 		const std::string &known = catalog->RegionName(region);
 		return pg::PgCall([&] { return pstrdup(known.c_str()); });
 	});
-	Tables tables{IsOnlyHere, const_cast<pg::Catalog *>(pg::PgEntry([] { return pg::CurrentCatalog(); }))};
+	Tables tables{IsOnlyHere,
+	              const_cast<pg::Catalog *>(pg::PgEntry([] { return pg::CurrentCatalog(); }))};
 	if (WalkTables(reinterpret_cast<Node *>(query), &tables))
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		                errmsg("cannot read homed tables and other tables in one statement now"),
-		                errdetail("The transaction has written at region \"%s\", so homed tables are read there.", name),
-		                errhint("Read them in statements of their own, commit before, or set homing.read_consistency "
-		                        "to 'eventual' to read what is in this region.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		     errmsg("cannot read homed tables and other tables in one statement now"),
+		     errdetail("The transaction has written at region \"%s\", so homed tables are read there.",
+		               name),
+		     errhint("Read them in statements of their own, commit before, or set homing.read_consistency "
+		             "to 'eventual' to read what is in this region.")));
 
 	auto *scan = makeNode(CustomScan);
 	scan->methods = &kScanMethods;
@@ -301,7 +312,8 @@ void ReadAt(core::RegionId region, QueryDesc *desc)
 		Var *column = makeVarFromTargetEntry(INDEX_VAR, row_entry);
 		column->varattno = row_entry->resno;
 		scan->custom_scan_tlist = lappend(scan->custom_scan_tlist, row_entry);
-		auto *out = makeTargetEntry(reinterpret_cast<Expr *>(column), row_entry->resno, entry->resname, false);
+		auto *out = makeTargetEntry(reinterpret_cast<Expr *>(column), row_entry->resno,
+		                            entry->resname, false);
 		out->resorigtbl = entry->resorigtbl;
 		out->resorigcol = entry->resorigcol;
 		scan->scan.plan.targetlist = lappend(scan->scan.plan.targetlist, out);

@@ -32,8 +32,12 @@ void RaiseNotice(const remote::Error &notice)
 	const struct {
 		int level, code;
 		const char *message, *detail, *hint, *context;
-	} plain{pg::NoticeLevel(notice.severity.c_str()), pg::SqlStateCode(notice.sqlstate.c_str()), notice.what(),
-	        notice.detail.c_str(), notice.hint.c_str(), notice.context.c_str()};
+	} plain{pg::NoticeLevel(notice.severity.c_str()),
+	        pg::SqlStateCode(notice.sqlstate.c_str()),
+	        notice.what(),
+	        notice.detail.c_str(),
+	        notice.hint.c_str(),
+	        notice.context.c_str()};
 	pg::PgCall([&] {
 		ereport(plain.level, (errcode(plain.code), errmsg_internal("%s", plain.message),
 		                      plain.detail[0] != '\0' ? errdetail_internal("%s", plain.detail) : 0,
@@ -66,8 +70,8 @@ void RegionSession::ReportNotices()
 
 // --- sending ----------------------------------------------------------------------------------------------
 
-void RegionSession::Send(Answer purpose, const std::string &sql, const std::vector<remote::Argument> &arguments,
-                         bool binary_result)
+void RegionSession::Send(Answer purpose, const std::string &sql,
+                         const std::vector<remote::Argument> &arguments, bool binary_result)
 {
 	expected_.push_back(purpose);
 	connection_->Send(sql, arguments, binary_result);
@@ -77,7 +81,8 @@ void RegionSession::Send(Answer purpose, const std::string &sql, const std::vect
 void RegionSession::QueueGreeting()
 {
 	if (prepared_limit_ < 0)
-		Send(Answer::kGreeting, "SELECT homing._greet($1)", {{std::to_string(place_.region.value), kInt2}});
+		Send(Answer::kGreeting, "SELECT homing._greet($1)",
+		     {{std::to_string(place_.region.value), kInt2}});
 }
 
 // In the transaction of the statement: if one fails, so does the other.
@@ -91,7 +96,7 @@ void RegionSession::QueueSettings()
 			continue;
 		sql += sql.empty() ? "SELECT " : ", ";
 		sql += "pg_catalog.set_config($" + std::to_string(arguments.size() + 1) + ", $" +
-			   std::to_string(arguments.size() + 2) + ", false)";
+		       std::to_string(arguments.size() + 2) + ", false)";
 		arguments.push_back({setting});
 		arguments.push_back({value});
 		known = std::move(value);

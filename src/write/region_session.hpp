@@ -77,7 +77,7 @@ public:
 	void BeginCopy(const std::string &sql, int nest_level);
 	bool OfferCopy(const std::string &data);  // never waits; false: the connection is full
 	void SendOffered();
-	void EndCopy(); // sent, not answered yet
+	void EndCopy();  // sent, not answered yet
 	remote::Result FinishCopy();
 
 	void Rollback() noexcept;  // never waits for an answer
@@ -105,13 +105,13 @@ private:
 		kCommand,    // counts as failed when it fails
 		kStatement,  // its result is wanted
 		kGreeting,
-		kPosition,   // of the last commit there; not wanted if it fails
-		kFinish,     // of committing a prepared part; if it fails, the region's worker does it
-		kDropped     // nobody cares
+		kPosition,  // of the last commit there; not wanted if it fails
+		kFinish,    // of committing a prepared part; if it fails, the region's worker does it
+		kDropped    // nobody cares
 	};
 
-	void Send(Answer purpose, const std::string &sql, const std::vector<remote::Argument> &arguments = {},
-	          bool binary_result = false);
+	void Send(Answer purpose, const std::string &sql,
+	          const std::vector<remote::Argument> &arguments = {}, bool binary_result = false);
 	void QueueGreeting();
 	void QueueSettings();
 	void QueueBegin();
@@ -142,15 +142,15 @@ private:
 	Place place_;
 	pg::RegionConnection connection_;
 	pg::LatchWaiter &waiter_;
-	int level_ = 0;                     // nesting level of the remote transaction; 0: none
-	int written_level_ = 0;             // lowest nesting level of a write in it; 0: none
-	std::string prepared_;              // name of the part that we have asked to prepare; empty: none
+	int level_ = 0;          // nesting level of the remote transaction; 0: none
+	int written_level_ = 0;  // lowest nesting level of a write in it; 0: none
+	std::string prepared_;   // name of the part that we have asked to prepare; empty: none
 	int prepared_limit_ = -1;
-	bool finish_failed_ = false;        // of the last Finish
-	bool copying_ = false;              // between the begin and the end of a COPY
-	bool cancelled_ = false;            // while answers are awaited: our user cancelled, and they know
-	std::deque<Answer> expected_;       // answers to what was sent, in order
-	std::uint64_t position_ = 0;        // the last kPosition received
+	bool finish_failed_ = false;   // of the last Finish
+	bool copying_ = false;         // between the begin and the end of a COPY
+	bool cancelled_ = false;       // while answers are awaited: our user cancelled, and they know
+	std::deque<Answer> expected_;  // answers to what was sent, in order
+	std::uint64_t position_ = 0;   // the last kPosition received
 	std::vector<std::string> pending_;  // transaction commands that go out with the next statement
 	std::map<std::string, std::string> settings_;  // values the remote session has
 };

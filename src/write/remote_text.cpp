@@ -32,8 +32,8 @@ struct Rewriting {
 [[noreturn]] void RefuseForward(const char *what, const char *hint)
 {
 	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-	                errmsg("cannot execute this statement at another region"), errdetail("%s", what),
-	                errhint("%s", hint)));
+	                errmsg("cannot execute this statement at another region"),
+	                errdetail("%s", what), errhint("%s", hint)));
 	pg_unreachable();
 }
 
@@ -45,7 +45,8 @@ void CheckRangeTable(List *rtable)
 		if (entry->rtekind == RTE_NAMEDTUPLESTORE)
 			RefuseForward(psprintf("It reads the transition table \"%s\".", entry->enrname),
 			              "Copy the rows into the statement's parameters, for example as an array.");
-		if (entry->rtekind == RTE_RELATION && get_rel_persistence(entry->relid) == RELPERSISTENCE_TEMP)
+		if (entry->rtekind == RTE_RELATION &&
+		    get_rel_persistence(entry->relid) == RELPERSISTENCE_TEMP)
 			RefuseForward(psprintf("It uses the temporary table \"%s\", which only this session has.",
 			                       get_rel_name(entry->relid)),
 			              "Pass the values as parameters, or use a table that every region has.");
@@ -58,7 +59,8 @@ void CheckChecks(List *checks)
 	foreach (cell, checks) {
 		auto *check = lfirst_node(WithCheckOption, cell);
 		if (check->kind == WCO_VIEW_CHECK)
-			RefuseForward(psprintf("It writes through the view \"%s\", which has a check option.", check->relname),
+			RefuseForward(psprintf("It writes through the view \"%s\", which has a check option.",
+			                       check->relname),
 			              "Write to the table itself, or from the row's home region.");
 	}
 }
@@ -85,7 +87,8 @@ bool IsPartialAssignment(Expr *expr)
 	while (IsA(expr, CoerceToDomain))
 		expr = reinterpret_cast<CoerceToDomain *>(expr)->arg;
 	return IsA(expr, FieldStore) ||
-	       (IsA(expr, SubscriptingRef) && reinterpret_cast<SubscriptingRef *>(expr)->refassgnexpr != nullptr);
+	       (IsA(expr, SubscriptingRef) &&
+	        reinterpret_cast<SubscriptingRef *>(expr)->refassgnexpr != nullptr);
 }
 
 // Where the assigned value stands in an entry made by SplitTargets.
@@ -94,7 +97,8 @@ Expr **AssignedValue(TargetEntry *entry)
 	Expr **slot = &entry->expr;
 	while (IsPartialAssignment(*slot)) {
 		if (IsA(*slot, FieldStore))
-			slot = reinterpret_cast<Expr **>(&linitial(reinterpret_cast<FieldStore *>(*slot)->newvals));
+			slot =
+				reinterpret_cast<Expr **>(&linitial(reinterpret_cast<FieldStore *>(*slot)->newvals));
 		else if (IsA(*slot, SubscriptingRef))
 			slot = &reinterpret_cast<SubscriptingRef *>(*slot)->refassgnexpr;
 		else
@@ -130,7 +134,8 @@ List *SplitTargets(List *targets)
 			auto *store = reinterpret_cast<FieldStore *>(expr);
 			List *fields = NIL;
 			ListCell *value, *number;
-			forboth (value, store->newvals, number, store->fieldnums) {
+			forboth(value, store->newvals, number, store->fieldnums)
+			{
 				auto *one = makeNode(FieldStore);
 				*one = *store;
 				one->newvals = list_make1(lfirst(value));
@@ -208,7 +213,8 @@ void WrapSource(Query *insert, int source, RangeTblEntry *rows)
 	auto *from = makeNode(RangeTblRef);
 	from->rtindex = 1;
 	around->jointree = makeFromExpr(list_make1(from), nullptr);
-	rows->eref = makeAlias(rows->eref->aliasname, ColumnNames("value", list_length(insert->targetList)));
+	rows->eref =
+		makeAlias(rows->eref->aliasname, ColumnNames("value", list_length(insert->targetList)));
 	ListCell *cell;
 	foreach (cell, insert->targetList) {
 		auto *entry = lfirst_node(TargetEntry, cell);
@@ -217,8 +223,9 @@ void WrapSource(Query *insert, int source, RangeTblEntry *rows)
 		const int column = list_length(around->targetList) + 1;
 		*value = SourceColumn(expr, source, column);
 		ChangeVarNodes(expr, source, 1, 0);
-		around->targetList = lappend(around->targetList, makeTargetEntry(reinterpret_cast<Expr *>(expr), column,
-		                                                                 psprintf("value%d", column), false));
+		around->targetList =
+			lappend(around->targetList, makeTargetEntry(reinterpret_cast<Expr *>(expr), column,
+		                                                psprintf("value%d", column), false));
 	}
 	rows->subquery = around;
 }
@@ -251,7 +258,9 @@ void SortValues(Query *insert, int source, RangeTblEntry *rows)
 		List *sorted = NIL;
 		ListCell *target;
 		foreach (target, insert->targetList)
-			sorted = lappend(sorted, TakeFromRow(reinterpret_cast<Node *>(*AssignedValue(lfirst_node(TargetEntry, target))), &row));
+			sorted = lappend(sorted, TakeFromRow(reinterpret_cast<Node *>(*AssignedValue(
+													 lfirst_node(TargetEntry, target))),
+			                                     &row));
 		lfirst(cell) = sorted;
 	}
 	foreach (cell, insert->targetList) {
@@ -265,7 +274,8 @@ void SortValues(Query *insert, int source, RangeTblEntry *rows)
 	rows->coltypes = types;
 	rows->coltypmods = typmods;
 	rows->colcollations = collations;
-	rows->eref = makeAlias(rows->eref->aliasname, ColumnNames("column", list_length(insert->targetList)));
+	rows->eref =
+		makeAlias(rows->eref->aliasname, ColumnNames("column", list_length(insert->targetList)));
 }
 
 // INSERT as text has one source column a target, in order. In the tree it need not be so.
@@ -326,8 +336,9 @@ Node *Numbered(Param *param, Rewriting *rewriting)
 	copy->paramid = number;
 	if (IsPortableType(param->paramtype))
 		return reinterpret_cast<Node *>(copy);
-	return reinterpret_cast<Node *>(makeRelabelType(reinterpret_cast<Expr *>(copy), param->paramtype,
-	                                                param->paramtypmod, param->paramcollid, COERCE_EXPLICIT_CAST));
+	return reinterpret_cast<Node *>(makeRelabelType(reinterpret_cast<Expr *>(copy),
+	                                                param->paramtype, param->paramtypmod,
+	                                                param->paramcollid, COERCE_EXPLICIT_CAST));
 }
 
 Node *Rewrite(Node *node, void *context)
@@ -345,7 +356,8 @@ Node *Rewrite(Node *node, void *context)
 	if (IsA(node, Param) && reinterpret_cast<Param *>(node)->paramkind == PARAM_EXTERN)
 		return Numbered(reinterpret_cast<Param *>(node), static_cast<Rewriting *>(context));
 	if (IsA(node, CurrentOfExpr))
-		RefuseForward("It uses WHERE CURRENT OF, and the cursor is here.", "Name the row by its key.");
+		RefuseForward("It uses WHERE CURRENT OF, and the cursor is here.",
+		              "Name the row by its key.");
 	if (IsA(node, NextValueExpr)) {
 		// An identity column: the home draws the value.
 		auto *value = makeNode(SetToDefault);
@@ -425,10 +437,12 @@ RemoteText DeparseForRegion(Query *query)
 
 	// Names are printed as the search path needs them.
 	const int nest_level = NewGUCNestLevel();
-	(void) set_config_option("search_path", "", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("search_path", "", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
+	                         0, false);
 	RemoteText text{};
 	text.sql = pg::WithExactText(
-		[](void *argument) { return pg_get_querydef(static_cast<Query *>(argument), false); }, rewritten);
+		[](void *argument) { return pg_get_querydef(static_cast<Query *>(argument), false); },
+		rewritten);
 	AtEOXact_GUC(true, nest_level);
 
 	text.param_count = list_length(rewriting.params);

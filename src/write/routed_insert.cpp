@@ -57,7 +57,7 @@ struct Batch {
 	ArrayBuildState **columns;  // of text
 	int rows;
 	Size bytes;
-	bool posted;  // an answer is outstanding
+	bool posted;       // an answer is outstanding
 	ArrayType *homes;  // of the region
 };
 
@@ -66,15 +66,15 @@ struct RoutedInsert {
 	EState *estate;
 	TupleDesc returning;
 	Tuplestorestate *rows;
-	Query *batch_query;     // inserts one batch: the columns are parameters from first_param on, text[]
-	int first_param;        // behind the columns follows the region's homes, int4[]
+	Query *batch_query;  // inserts one batch: the columns are parameters from first_param on, text[]
+	int first_param;     // behind the columns follows the region's homes, int4[]
 	SentColumn *columns;
 	int column_count;
-	int key_column;         // index into columns; -1: no key is given
-	Oid key_type;           // base type of the key's value
+	int key_column;  // index into columns; -1: no key is given
+	Oid key_type;    // base type of the key's value
 	core::KeyspaceId keyspace;
 	core::RegionId here;
-	core::RegionId *owners; // by home, as of the start
+	core::RegionId *owners;  // by home, as of the start
 	int home_count;
 	Batch *batches;
 	int batch_count;
@@ -133,8 +133,8 @@ Query *BatchSource(const RoutedInsert *insert)
 	for (int i = 0; i < insert->column_count; ++i) {
 		const bits16 flags = FORMAT_TYPE_FORCE_QUALIFY | FORMAT_TYPE_TYPEMOD_GIVEN;
 		const char *separator = i > 0 ? ", " : "";
-		const char *column =
-			psprintf("(u.c%d)::%s", i + 1, format_type_extended(insert->columns[i].type, -1, flags));
+		const char *column = psprintf("(u.c%d)::%s", i + 1,
+		                              format_type_extended(insert->columns[i].type, -1, flags));
 		if (i == insert->key_column)
 			column = psprintf("homing._routed(%d, $%d, %s)", insert->keyspace.value, last, column);
 		appendStringInfo(&sql, "%s%s", separator, column);
@@ -143,9 +143,11 @@ Query *BatchSource(const RoutedInsert *insert)
 		types[insert->first_param + i - 1] = TEXTARRAYOID;
 	}
 	types[last - 1] = INT4ARRAYOID;
-	char *text = psprintf("SELECT %s FROM ROWS FROM (%s) AS u (%s)", sql.data, from.data, names.data);
+	char *text =
+		psprintf("SELECT %s FROM ROWS FROM (%s) AS u (%s)", sql.data, from.data, names.data);
 	List *parsed = raw_parser(text, RAW_PARSE_DEFAULT);
-	List *queries = pg_analyze_and_rewrite_fixedparams(linitial_node(RawStmt, parsed), text, types, last, nullptr);
+	List *queries = pg_analyze_and_rewrite_fixedparams(linitial_node(RawStmt, parsed), text, types,
+	                                                   last, nullptr);
 	return linitial_node(Query, queries);
 }
 
@@ -191,7 +193,8 @@ ParamListInfo BatchParams(const RoutedInsert *insert, Batch *batch)
 	homes->value = PointerGetDatum(batch->homes);
 	homes->ptype = INT4ARRAYOID;
 	homes->pflags = PARAM_FLAG_CONST;
-	return AppendParams(insert->estate->es_param_list_info, lappend(values, homes), insert->first_param);
+	return AppendParams(insert->estate->es_param_list_info, lappend(values, homes),
+	                    insert->first_param);
 }
 
 void AwaitBatch(RoutedInsert *insert, Batch *batch)
@@ -213,7 +216,8 @@ void Flush(RoutedInsert *insert, Batch *batch)
 		pg::PgCall([&] {
 			Tuplestorestate *rows = insert->returning->natts > 0 ? insert->rows : nullptr;
 			insert->estate->es_processed +=
-				WriteHere(static_cast<Query *>(copyObjectImpl(insert->batch_query)), insert->estate, params, rows);
+				WriteHere(static_cast<Query *>(copyObjectImpl(insert->batch_query)), insert->estate,
+			              params, rows);
 		});
 	} else {
 		AwaitBatch(insert, batch);
@@ -249,7 +253,8 @@ Batch *BatchFor(RoutedInsert *insert, core::RegionId region)
 	batch->region = region;
 	pg::PgCall([&] {
 		MemoryContext old = MemoryContextSwitchTo(insert->estate->es_query_cxt);
-		batch->context = AllocSetContextCreate(CurrentMemoryContext, "homing batch", ALLOCSET_DEFAULT_SIZES);
+		batch->context =
+			AllocSetContextCreate(CurrentMemoryContext, "homing batch", ALLOCSET_DEFAULT_SIZES);
 		batch->homes = HomesOf(insert, region);
 		MemoryContextSwitchTo(old);
 	});
@@ -260,7 +265,8 @@ void AddRow(RoutedInsert *insert, Batch *batch, TupleTableSlot *slot)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->context);
 	if (batch->rows == 0)
-		batch->columns = static_cast<ArrayBuildState **>(palloc0(sizeof(ArrayBuildState *) * insert->column_count));
+		batch->columns = static_cast<ArrayBuildState **>(
+			palloc0(sizeof(ArrayBuildState *) * insert->column_count));
 	for (int i = 0; i < insert->column_count; ++i) {
 		Datum text = 0;
 		if (!slot->tts_isnull[i]) {
@@ -284,8 +290,8 @@ core::RegionId RegionOf(RoutedInsert *insert, TupleTableSlot *slot)
 	if (key < 0 || slot->tts_isnull[key])
 		return insert->here;  // whose NOT NULL constraint refuses it
 	uint8 buffer[8];
-	const pg::KeyBytes bytes =
-		pg::PgCall([&] { return pg::CanonicalKey(slot->tts_values[key], insert->key_type, buffer); });
+	const pg::KeyBytes bytes = pg::PgCall(
+		[&] { return pg::CanonicalKey(slot->tts_values[key], insert->key_type, buffer); });
 	const core::Keyspace *keyspace = pg::CurrentCatalog()->map.FindKeyspace(insert->keyspace);
 	if (keyspace == nullptr)
 		throw remote::Error("40001", "homed table changed while the statement was running");
@@ -294,9 +300,7 @@ core::RegionId RegionOf(RoutedInsert *insert, TupleTableSlot *slot)
 
 // --- the receiver of the computed rows ---------------------------------------------------------------------
 
-void StartReceiver(DestReceiver *, int, TupleDesc)
-{
-}
+void StartReceiver(DestReceiver *, int, TupleDesc) {}
 
 bool ReceiveRow(TupleTableSlot *slot, DestReceiver *self)
 {
@@ -311,16 +315,15 @@ bool ReceiveRow(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
-void EndReceiver(DestReceiver *)
-{
-}
+void EndReceiver(DestReceiver *) {}
 
 // --- set-up ----------------------------------------------------------------------------------------------
 
 void PrepareColumns(RoutedInsert *insert, List *sent, AttrNumber key)
 {
 	insert->column_count = list_length(sent);
-	insert->columns = static_cast<SentColumn *>(palloc0(sizeof(SentColumn) * (insert->column_count + 1)));
+	insert->columns =
+		static_cast<SentColumn *>(palloc0(sizeof(SentColumn) * (insert->column_count + 1)));
 	insert->key_column = -1;
 	ListCell *cell;
 	int i = 0;
@@ -361,12 +364,17 @@ void FixOwners(RoutedInsert *insert, Oid homed)
 	const std::size_t homes = catalog->map.FindKeyspace(insert->keyspace)->recorded_owners.size();
 	const std::size_t regions = catalog->map.regions().size();
 	insert->home_count = static_cast<int>(homes);
-	insert->owners = static_cast<core::RegionId *>(pg::PgCall([&] { return palloc0(sizeof(core::RegionId) * homes); }));
-	insert->batches = static_cast<Batch *>(pg::PgCall([&] { return palloc0(sizeof(Batch) * (regions + 1)); }));
+	insert->owners = static_cast<core::RegionId *>(
+		pg::PgCall([&] { return palloc0(sizeof(core::RegionId) * homes); }));
+	insert->batches =
+		static_cast<Batch *>(pg::PgCall([&] { return palloc0(sizeof(Batch) * (regions + 1)); }));
 	for (std::size_t home = 0; home < homes; ++home) {
-		const auto owner = catalog->map.Owner(insert->keyspace, core::HomeId(static_cast<std::int32_t>(home)));
+		const auto owner =
+			catalog->map.Owner(insert->keyspace, core::HomeId(static_cast<std::int32_t>(home)));
 		if (!owner)
-			throw remote::Error("08001", "a home of the rows that the statement writes is lost, and so are all its heirs");
+			throw remote::Error(
+				"08001",
+				"a home of the rows that the statement writes is lost, and so are all its heirs");
 		insert->owners[home] = *owner;
 	}
 }
@@ -425,8 +433,8 @@ List *NewRow(Query *update)
 		Form_pg_attribute attribute = TupleDescAttr(desc, i);
 		if (attribute->attisdropped || attribute->attgenerated != '\0')
 			continue;
-		void *value = makeVar(update->resultRelation, attribute->attnum, attribute->atttypid, attribute->atttypmod,
-		                      attribute->attcollation, 0);
+		void *value = makeVar(update->resultRelation, attribute->attnum, attribute->atttypid,
+		                      attribute->atttypmod, attribute->attcollation, 0);
 		ListCell *cell;
 		foreach (cell, update->targetList) {
 			auto *set = lfirst_node(TargetEntry, cell);
@@ -435,7 +443,8 @@ List *NewRow(Query *update)
 		}
 		row = lappend(row, makeTargetEntry(static_cast<Expr *>(value), attribute->attnum,
 		                                   pstrdup(NameStr(attribute->attname)), false));
-		entry->selectedCols = bms_add_member(entry->selectedCols, attribute->attnum - FirstLowInvalidHeapAttributeNumber);
+		entry->selectedCols = bms_add_member(entry->selectedCols,
+		                                     attribute->attnum - FirstLowInvalidHeapAttributeNumber);
 	}
 	table_close(relation, NoLock);
 	return row;
@@ -470,7 +479,8 @@ Query *InsertPart(Query *update, List *row)
 	part->canSetTag = update->canSetTag;
 	part->override = OVERRIDING_SYSTEM_VALUE;
 	part->resultRelation = 1;
-	auto *target = static_cast<RangeTblEntry *>(copyObjectImpl(rt_fetch(update->resultRelation, update->rtable)));
+	auto *target = static_cast<RangeTblEntry *>(
+		copyObjectImpl(rt_fetch(update->resultRelation, update->rtable)));
 	target->requiredPerms = ACL_INSERT | (update->returningList != NIL ? ACL_SELECT : 0);
 	target->updatedCols = nullptr;
 	auto *source = makeNode(RangeTblEntry);
@@ -485,8 +495,10 @@ Query *InsertPart(Query *update, List *row)
 	ListCell *cell;
 	foreach (cell, row) {
 		auto *entry = lfirst_node(TargetEntry, cell);
-		source->eref->colnames = lappend(source->eref->colnames, makeString(pstrdup(entry->resname)));
-		target->insertedCols = bms_add_member(target->insertedCols, entry->resno - FirstLowInvalidHeapAttributeNumber);
+		source->eref->colnames =
+			lappend(source->eref->colnames, makeString(pstrdup(entry->resname)));
+		target->insertedCols =
+			bms_add_member(target->insertedCols, entry->resno - FirstLowInvalidHeapAttributeNumber);
 		part->targetList = lappend(part->targetList, copyObjectImpl(entry));
 	}
 	part->returningList = static_cast<List *>(copyObjectImpl(update->returningList));
@@ -522,23 +534,27 @@ void CheckMovable(Query *update, Query *insert)
 	else if (IsMultiAssign(reinterpret_cast<Node *>(update->targetList), nullptr))
 		why = "SET assigns several columns from one subquery.";
 	if (why != nullptr)
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		                errmsg("cannot change the key of a row to one whose home is at another region"), errdetail("%s", why),
-		                errhint("Use DELETE and INSERT in one transaction.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("cannot change the key of a row to one whose home is at another region"),
+		         errdetail("%s", why), errhint("Use DELETE and INSERT in one transaction.")));
 }
 
 }  // namespace
 
-void ExecuteRoutedInsert(Query *query, Oid homed, EState *estate, TupleDesc returning, Tuplestorestate *rows)
+void ExecuteRoutedInsert(Query *query, Oid homed, EState *estate, TupleDesc returning,
+                         Tuplestorestate *rows)
 {
 	const AttrNumber key = pg::PgEntry([&] { return KeyOf(query, homed); });
 	List *sent = SentEntries(query, key);
 	RoutedInsert *insert = StartRoutedInsert(query, homed, sent, key, estate, returning, rows);
-	(void) ExecuteHere(SourceQuery(query, sent), estate, estate->es_param_list_info, &insert->receiver);
+	(void) ExecuteHere(SourceQuery(query, sent), estate, estate->es_param_list_info,
+	                   &insert->receiver);
 	FinishRoutedInsert(insert);
 }
 
-void ExecuteMovingUpdate(Query *update, Oid homed, EState *estate, TupleDesc returning, Tuplestorestate *rows)
+void ExecuteMovingUpdate(Query *update, Oid homed, EState *estate, TupleDesc returning,
+                         Tuplestorestate *rows)
 {
 	const AttrNumber key = pg::PgEntry([&] { return KeyOf(update, homed); });
 	auto *query = static_cast<Query *>(copyObjectImpl(update));
@@ -546,7 +562,8 @@ void ExecuteMovingUpdate(Query *update, Oid homed, EState *estate, TupleDesc ret
 	Query *part = InsertPart(query, row);
 	CheckMovable(query, part);
 	RoutedInsert *insert = StartRoutedInsert(part, homed, row, key, estate, returning, rows);
-	(void) ExecuteByHome(DeletePart(query, row), estate, estate->es_param_list_info, &insert->receiver);
+	(void) ExecuteByHome(DeletePart(query, row), estate, estate->es_param_list_info,
+	                     &insert->receiver);
 	FinishRoutedInsert(insert);
 }
 

@@ -14,10 +14,12 @@ namespace homing::write {
 
 // Runs the INSERT; adds to estate->es_processed. `homed` is the homed table that the target belongs to.
 // RETURNING rows, which `returning` describes, are appended to `rows` in the order of their arrival.
-void ExecuteRoutedInsert(Query *insert, Oid homed, EState *estate, TupleDesc returning, Tuplestorestate *rows);
+void ExecuteRoutedInsert(Query *insert, Oid homed, EState *estate, TupleDesc returning,
+                         Tuplestorestate *rows);
 
 // UPDATE of the key column, with the same arguments: every row is deleted at its home and inserted at the
 // home of its new key, with the triggers of both, as PostgreSQL does when a row changes its partition.
-void ExecuteMovingUpdate(Query *update, Oid homed, EState *estate, TupleDesc returning, Tuplestorestate *rows);
+void ExecuteMovingUpdate(Query *update, Oid homed, EState *estate, TupleDesc returning,
+                         Tuplestorestate *rows);
 
 }  // namespace homing::write

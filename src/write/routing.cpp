@@ -36,35 +36,43 @@ std::string TableName(Oid relid)
 
 [[noreturn]] void RefuseUnproved(const pg::Catalog &catalog, const WrittenTarget &target)
 {
-	remote::Error error("0A000", "cannot tell the home of the rows of " + Quoted(TableName(target.relid)) +
+	remote::Error error("0A000", "cannot tell the home of the rows of " +
+	                                 Quoted(TableName(target.relid)) +
 	                                 " that the statement writes or locks");
 	error.detail = target.unproved;
-	const std::string key =
-		pg::PgCall([&] { return get_attname(target.homed, catalog.tables.at(target.homed).key_attnum, true); });
-	error.hint = "Give the key: a condition \"" + key +
-				 " = value\", or VALUES with the key of every row; or run it where all its homes are.";
+	const std::string key = pg::PgCall([&] {
+		return get_attname(target.homed, catalog.tables.at(target.homed).key_attnum, true);
+	});
+	error.hint =
+		"Give the key: a condition \"" + key +
+		" = value\", or VALUES with the key of every row; or run it where all its homes are.";
 	throw error;
 }
 
-[[noreturn]] void Refuse(const pg::Catalog &catalog, const WrittenTarget &target, const core::Route &route)
+[[noreturn]] void Refuse(const pg::Catalog &catalog, const WrittenTarget &target,
+                         const core::Route &route)
 {
 	const std::string table = Quoted(TableName(target.relid));
 	switch (route.refusal) {
 	case core::Refusal::kFenced: {
-		remote::Error error("25006", "cannot write to homed table " + table + ": this region is fenced");
+		remote::Error error("25006",
+		                    "cannot write to homed table " + table + ": this region is fenced");
 		error.detail = catalog.fenced;
 		error.hint = "Write at another region.";
 		throw error;
 	}
 	case core::Refusal::kNotHome: {
-		remote::Error error(kNotHomeState, "the home of the rows of " + table + " is not in this region");
+		remote::Error error(kNotHomeState,
+		                    "the home of the rows of " + table + " is not in this region");
 		error.detail = catalog.RegionName(route.region);
 		throw error;
 	}
 	case core::Refusal::kNoOwner:
-		throw remote::Error("08001", "the home of the rows of " + table + " is lost, and so are all its heirs");
+		throw remote::Error("08001", "the home of the rows of " + table +
+		                                 " is lost, and so are all its heirs");
 	case core::Refusal::kUnknownKeyspace:
-		throw remote::Error("40001", "homed table " + table + " changed while the statement was running");
+		throw remote::Error("40001",
+		                    "homed table " + table + " changed while the statement was running");
 	case core::Refusal::kSeveralHomes:
 	case core::Refusal::kInTransit:
 	case core::Refusal::kNone:
@@ -79,13 +87,16 @@ std::string TableName(Oid relid)
 using Homes = std::vector<core::HomeId>;
 
 // The home of every key, in their order; a NULL key has none.
-std::vector<std::optional<pg::KeyHome>> HomeOfEachKey(const core::Keyspace &keyspace, const WrittenTarget &target)
+std::vector<std::optional<pg::KeyHome>> HomeOfEachKey(const core::Keyspace &keyspace,
+                                                      const WrittenTarget &target)
 {
 	std::vector<std::optional<pg::KeyHome>> homes;
 	homes.reserve(static_cast<std::size_t>(target.key_count));
 	for (int i = 0; i < target.key_count; ++i) {
 		const KeyValue &key = target.keys[i];
-		homes.push_back(key.data != nullptr ? std::optional(pg::FindKeyHome(keyspace, key.data, key.size)) : std::nullopt);
+		homes.push_back(key.data != nullptr
+		                    ? std::optional(pg::FindKeyHome(keyspace, key.data, key.size))
+		                    : std::nullopt);
 	}
 	return homes;
 }
@@ -142,7 +153,8 @@ public:
 		for (std::size_t row = 0; row < of_rows.size(); ++row) {
 			// A row without a key is for this region's NOT NULL constraint.
 			const core::RegionId region =
-				of_rows[row] ? *catalog_.map.Owner(table_.keyspace, of_rows[row]->home) : catalog_.map.here();
+				of_rows[row] ? *catalog_.map.Owner(table_.keyspace, of_rows[row]->home)
+							 : catalog_.map.here();
 			rows_[region].push_back(static_cast<int>(row));
 			homes_[region];
 		}
@@ -203,19 +215,24 @@ void CheckReady(const WrittenTarget &target, const pg::HomedTable &table)
 	if (table.active)
 		return;
 	if (table.closing) {
-		remote::Error error("55000", "table " + Quoted(TableName(target.relid)) + " is being unhomed");
+		remote::Error error("55000",
+		                    "table " + Quoted(TableName(target.relid)) + " is being unhomed");
 		error.hint = "Try again. If homing.unhome_table failed, call it again.";
 		throw error;
 	}
-	remote::Error error("55000", "homed table " + Quoted(TableName(target.relid)) + " is not ready yet");
-	error.hint = "Not every region has it. Try again, or call homing.home_table again if that failed.";
+	remote::Error error("55000",
+	                    "homed table " + Quoted(TableName(target.relid)) + " is not ready yet");
+	error.hint =
+		"Not every region has it. Try again, or call homing.home_table again if that failed.";
 	throw NotYet{error, kSettlingTime};
 }
 
 remote::Error ArrivesLate()
 {
-	remote::Error error("40001", "a home is being handed over to this region and has not arrived in time");
-	error.hint = "Try again. homing.moves shows the hand-over, homing.handover_timeout says how long a write waits.";
+	remote::Error error("40001",
+	                    "a home is being handed over to this region and has not arrived in time");
+	error.hint =
+		"Try again. homing.moves shows the hand-over, homing.handover_timeout says how long a write waits.";
 	return error;
 }
 
@@ -230,7 +247,8 @@ void CheckArrived(const pg::Catalog &catalog, const pg::HomedTable &table, core:
 class Look {
 public:
 	Look(const WrittenKeys &keys, bool lock)
-		: keys_(keys), lock_(lock), assignments_(pg::AssignmentGeneration()), catalog_(pg::CurrentCatalog())
+		: keys_(keys), lock_(lock), assignments_(pg::AssignmentGeneration()),
+		  catalog_(pg::CurrentCatalog())
 	{
 	}
 
@@ -241,8 +259,8 @@ public:
 			if (!LookAt(keys_.targets[i]))
 				return std::nullopt;
 		}
-		decision_.serve =
-			decision_.part_count == 0 && (catalog_ == nullptr || !region_ || *region_ == catalog_->map.here());
+		decision_.serve = decision_.part_count == 0 &&
+		                  (catalog_ == nullptr || !region_ || *region_ == catalog_->map.here());
 		if (catalog_ != nullptr) {
 			decision_.region = region_ ? *region_ : catalog_->map.here();
 			const std::string &name = catalog_->RegionName(decision_.region);
@@ -259,22 +277,26 @@ private:
 			return true;  // no homed table any more
 		const pg::HomedTable table = found->second;
 		CheckReady(target, table);
-		const bool fenced = !catalog_->fenced.empty(), forwarded = pg::settings.forwarded_from[0] != '\0';
+		const bool fenced = !catalog_->fenced.empty(),
+				   forwarded = pg::settings.forwarded_from[0] != '\0';
 		const core::Keyspace *keyspace = catalog_->map.FindKeyspace(table.keyspace);
 		if (keyspace == nullptr)
-			Refuse(*catalog_, target, {core::Route::Kind::kRefuse, {}, core::Refusal::kUnknownKeyspace});
+			Refuse(*catalog_, target,
+			       {core::Route::Kind::kRefuse, {}, core::Refusal::kUnknownKeyspace});
 		const auto of_keys = HomeOfEachKey(*keyspace, target);
 		const Homes homes = ConcernedHomes(*keyspace, target, of_keys);
 		if (homes.empty())
 			return true;  // no row can match, or none has a key
-		const core::Route route = core::RouteStatement(catalog_->map, table.keyspace, homes, fenced, forwarded);
+		const core::Route route =
+			core::RouteStatement(catalog_->map, table.keyspace, homes, fenced, forwarded);
 		if (route.refusal == core::Refusal::kSeveralHomes ||
 		    (target.sharing == Sharing::kSelect && route.kind == core::Route::Kind::kForward))
 			return Share(target, table, homes, of_keys, forwarded);
 		if (route.kind == core::Route::Kind::kRefuse && route.refusal != core::Refusal::kInTransit)
 			Refuse(*catalog_, target, route);
 		if (region_ && *region_ != route.region)
-			Refuse(*catalog_, target, {core::Route::Kind::kRefuse, {}, core::Refusal::kSeveralHomes});
+			Refuse(*catalog_, target,
+			       {core::Route::Kind::kRefuse, {}, core::Refusal::kSeveralHomes});
 		region_ = route.region;
 		return route.kind == core::Route::Kind::kForward || Hold(target, table, homes, of_keys);
 	}
@@ -287,7 +309,8 @@ private:
 		if (target.sharing == Sharing::kNone && target.unproved != nullptr)
 			RefuseUnproved(*catalog_, target);
 		if (target.sharing == Sharing::kNone || keys_.target_count > 1)
-			Refuse(*catalog_, target, {core::Route::Kind::kRefuse, {}, core::Refusal::kSeveralHomes});
+			Refuse(*catalog_, target,
+			       {core::Route::Kind::kRefuse, {}, core::Refusal::kSeveralHomes});
 		Sharer sharer(*catalog_, target, table);
 		sharer.Share(homes, of_keys);
 		if (!Hold(target, table, sharer.HomesHere(), of_keys))
@@ -312,15 +335,18 @@ private:
 	}
 
 	// Whether the statement's snapshot has all that earlier owners wrote to what it writes.
-	bool SnapshotIsEnough(const WrittenTarget &target, const pg::HomedTable &table, const Homes &homes,
-	                      const std::vector<std::optional<pg::KeyHome>> &of_keys)
+	bool SnapshotIsEnough(const WrittenTarget &target, const pg::HomedTable &table,
+	                      const Homes &homes, const std::vector<std::optional<pg::KeyHome>> &of_keys)
 	{
 		const struct {
 			Snapshot snapshot;
 			bool kept;
 		} now = pg::PgCall([] {
 			const bool kept = IsolationUsesXactSnapshot();
-			return decltype(now){kept ? GetTransactionSnapshot() : ActiveSnapshotSet() ? GetActiveSnapshot() : nullptr, kept};
+			return decltype(now){kept                  ? GetTransactionSnapshot()
+			                     : ActiveSnapshotSet() ? GetActiveSnapshot()
+			                                           : nullptr,
+			                     kept};
 		});
 		if (now.snapshot == nullptr)
 			return true;
@@ -330,12 +356,13 @@ private:
 		for (std::size_t i = 0; enough && i < of_keys.size(); ++i) {
 			if (of_keys[i] && of_keys[i]->moved > 0 &&
 			    std::find(homes.begin(), homes.end(), of_keys[i]->home) != homes.end())
-				enough = pg::SnapshotHasKey(table.keyspace, target.keys[i].data, target.keys[i].size, of_keys[i]->moved,
-				                            now.snapshot);
+				enough = pg::SnapshotHasKey(table.keyspace, target.keys[i].data,
+				                            target.keys[i].size, of_keys[i]->moved, now.snapshot);
 		}
 		if (!enough && now.kept) {
 			remote::Error error("40001", "could not serialize access: the home of rows of " +
-			                                 Quoted(TableName(target.relid)) + " came to this region after the snapshot");
+			                                 Quoted(TableName(target.relid)) +
+			                                 " came to this region after the snapshot");
 			error.hint = "Run the transaction again.";
 			throw error;
 		}
@@ -360,8 +387,9 @@ void AwaitArrivals(core::KeyspaceId keyspace)
 		const pg::Catalog *catalog = pg::CurrentCatalog();
 		if (catalog == nullptr || !catalog->map.AwaitsHomes(keyspace))
 			return;
-		const long waited = static_cast<long>(
-			std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start).count());
+		const long waited = static_cast<long>(std::chrono::duration_cast<std::chrono::milliseconds>(
+												  std::chrono::steady_clock::now() - start)
+		                                          .count());
 		if (waited >= pg::settings.handover_timeout_ms)
 			throw ArrivesLate();
 		const long left = pg::settings.handover_timeout_ms - waited;
@@ -390,8 +418,9 @@ Decision Decide(const WrittenKeys &keys, bool lock)
 		}
 		if (!not_yet)
 			continue;
-		const auto waited =
-			std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start).count();
+		const auto waited = std::chrono::duration_cast<std::chrono::milliseconds>(
+								std::chrono::steady_clock::now() - start)
+		                        .count();
 		if (!lock || waited >= not_yet->patience)
 			throw not_yet->error;
 		const long left = not_yet->patience - static_cast<long>(waited);

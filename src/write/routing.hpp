@@ -14,7 +14,7 @@ struct RegionPart {
 	char *name;
 	int32 *homes;  // the homes it owns of those that the statement concerns
 	int home_count;
-	int *rows;     // Sharing::kValues: numbers of its rows, ascending
+	int *rows;  // Sharing::kValues: numbers of its rows, ascending
 	int row_count;
 };
 
@@ -23,9 +23,9 @@ struct Decision {
 	bool serve;             // all of it here
 	core::RegionId region;  // where it runs, unless shared out
 	char *region_name;
-	RegionPart *parts;      // shared out: this region's part, if it has one, is first
-	int part_count;         // 0: not shared out
-	bool outdated;          // what it serves came here after the statement's snapshot: it needs a new one
+	RegionPart *parts;  // shared out: this region's part, if it has one, is first
+	int part_count;     // 0: not shared out
+	bool outdated;  // what it serves came here after the statement's snapshot: it needs a new one
 	pg::CatalogVersion seen;  // what it was decided from
 };
 

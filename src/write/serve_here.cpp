@@ -25,14 +25,18 @@ bool FindReady(Oid relid, HomedRelation *found)
 	return FindHomed(relid, found);
 }
 
-void ServeWholeTable(const HomedRelation *table, const char *what, const char *detail, MemoryContext context)
+void ServeWholeTable(const HomedRelation *table, const char *what, const char *detail,
+                     MemoryContext context)
 {
 	if (!table->all_here && !table->fenced)
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		                errmsg("cannot %s homed table \"%s\" whose rows live in several regions", what,
-		                       get_rel_name(table->relid)),
-		                errdetail("%s", detail),
-		                errhint("Use INSERT or DELETE statements that name the key, or run it where all homes are.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		     errmsg("cannot %s homed table \"%s\" whose rows live in several regions", what,
+		            get_rel_name(table->relid)),
+		     errdetail("%s", detail),
+		     errhint(
+				 "Use INSERT or DELETE statements that name the key, or run it where all homes are.")));
 	WrittenTarget target{};
 	target.relid = table->relid;
 	target.homed = table->homed;

@@ -12,6 +12,7 @@ bool FindReady(Oid relid, HomedRelation *found);
 // Takes the lock that keeps every home here and lets statements write the table until `context` is reset.
 // Raises when a home is elsewhere, as "cannot <what> homed table", or this region may not serve. A plain server
 // call.
-void ServeWholeTable(const HomedRelation *table, const char *what, const char *detail, MemoryContext context);
+void ServeWholeTable(const HomedRelation *table, const char *what, const char *detail,
+                     MemoryContext context);
 
 }  // namespace homing::write

@@ -14,11 +14,26 @@ namespace homing::write {
 namespace {
 
 constexpr const char *kTravelling[] = {
-	"DateStyle",       "IntervalStyle",     "TimeZone",       "array_nulls",
-	"bytea_output",    "client_min_messages", "default_text_search_config", "escape_string_warning",
-	"extra_float_digits", "lc_monetary",    "lc_numeric",     "lc_time",
-	"lock_timeout",    "row_security",      "search_path",    "standard_conforming_strings",
-	"statement_timeout", "transform_null_equals", "xmlbinary", "xmloption",
+	"DateStyle",
+	"IntervalStyle",
+	"TimeZone",
+	"array_nulls",
+	"bytea_output",
+	"client_min_messages",
+	"default_text_search_config",
+	"escape_string_warning",
+	"extra_float_digits",
+	"lc_monetary",
+	"lc_numeric",
+	"lc_time",
+	"lock_timeout",
+	"row_security",
+	"search_path",
+	"standard_conforming_strings",
+	"statement_timeout",
+	"transform_null_equals",
+	"xmlbinary",
+	"xmloption",
 };
 
 // The user's list, homing.forward_settings; names of settings that do not exist are passed over.

@@ -29,7 +29,8 @@ struct AppendedParams {
 	ParamExternData values[FLEXIBLE_ARRAY_MEMBER];
 };
 
-ParamExternData *FetchParam(ParamListInfo list, int number, bool speculative, ParamExternData *workspace)
+ParamExternData *FetchParam(ParamListInfo list, int number, bool speculative,
+                            ParamExternData *workspace)
 {
 	auto *appended = static_cast<AppendedParams *>(list->paramFetchArg);
 	if (number >= appended->first && number < appended->first + appended->count)
@@ -64,7 +65,8 @@ ParamListInfo AppendParams(ParamListInfo original, List *values, int first)
 	appended->count = count;
 	ListCell *cell;
 	foreach (cell, values)
-		appended->values[foreach_current_index(cell)] = *static_cast<ParamExternData *>(lfirst(cell));
+		appended->values[foreach_current_index(cell)] =
+			*static_cast<ParamExternData *>(lfirst(cell));
 
 	auto *list = static_cast<ParamListInfo>(palloc0(offsetof(ParamListInfoData, params)));
 	list->paramFetch = FetchParam;

@@ -73,7 +73,8 @@ void DropIdleSessions()
 
 remote::ConnectionLost LostInTransaction(const RegionSession &session)
 {
-	return remote::ConnectionLost("the connection to region \"" + session.name() + "\" was lost in this transaction");
+	return remote::ConnectionLost("the connection to region \"" + session.name() +
+	                              "\" was lost in this transaction");
 }
 
 RegionSession &SessionAt(core::RegionId region)
@@ -101,8 +102,9 @@ RegionSession &SessionAt(core::RegionId region)
 		// Entered only when it is there: connecting may fail, and the callbacks visit every entry.
 		const std::string name = catalog->RegionName(region);
 		const Oid server = pg::PgCall([&] { return pg::RegionServer(name.c_str()); });
-		auto session = std::make_unique<RegionSession>(Place{region, name, epoch, server, user},
-		                                               pg::ConnectTo(server, user, *waiter), *waiter);
+		auto session =
+			std::make_unique<RegionSession>(Place{region, name, epoch, server, user},
+		                                    pg::ConnectTo(server, user, *waiter), *waiter);
 		known = sessions->emplace(SessionKey(region, user), std::move(session)).first;
 	}
 	return *known->second;
@@ -181,8 +183,9 @@ void OnTransactionEnd(XactEvent event, void *)
 		break;
 	case XACT_EVENT_PRE_PREPARE:
 		if (AnyWriter())
-			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			                errmsg("cannot PREPARE a transaction that has written at another region")));
+			ereport(ERROR,
+			        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			         errmsg("cannot PREPARE a transaction that has written at another region")));
 		break;
 	case XACT_EVENT_COMMIT:
 		FinishEverywhere();
@@ -204,7 +207,8 @@ void OnTransactionEnd(XactEvent event, void *)
 
 void OnSubTransactionEnd(SubXactEvent event, SubTransactionId, SubTransactionId, void *)
 {
-	if (sessions == nullptr || (event != SUBXACT_EVENT_PRE_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB))
+	if (sessions == nullptr ||
+	    (event != SUBXACT_EVENT_PRE_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB))
 		return;
 	const bool commit = event == SUBXACT_EVENT_PRE_COMMIT_SUB;
 	const int level = GetCurrentTransactionNestLevel();
@@ -224,7 +228,8 @@ void RegisterTransaction()
 	CacheRegisterSyscacheCallback(USERMAPPINGOID, OnCredentialsChanged, 0);
 }
 
-remote::Result ForwardAlone(core::RegionId region, const RemoteStatement &statement, std::uint64_t *rows)
+remote::Result ForwardAlone(core::RegionId region, const RemoteStatement &statement,
+                            std::uint64_t *rows)
 {
 	RegionSession &session = SessionAt(region);
 	CommitPoint commit;

@@ -18,7 +18,8 @@ void RegisterTransaction();
 // Runs a write at another region as all that our transaction does: committed on return, one round trip.
 // When its answer was lost but it has committed, the result is empty and `rows` set.
 // Throws the remote error, CannotConnect, NotCommitted, OutcomeUnknown.
-remote::Result ForwardAlone(core::RegionId region, const RemoteStatement &statement, std::uint64_t *rows);
+remote::Result ForwardAlone(core::RegionId region, const RemoteStatement &statement,
+                            std::uint64_t *rows);
 
 // Sends a write into the remote transaction that follows ours, without waiting for its answer, so that
 // several regions work at the same time. Throws CannotConnect, ConnectionLost.

@@ -51,7 +51,8 @@ void PrepareTruncate(const TruncateStmt *truncate, MemoryContext context)
 	foreach (cell, relids) {
 		HomedRelation table;
 		if (FindReady(lfirst_oid(cell), &table))
-			ServeWholeTable(&table, "TRUNCATE", "It would leave the rows of other regions' homes.", context);
+			ServeWholeTable(&table, "TRUNCATE", "It would leave the rows of other regions' homes.",
+			                context);
 	}
 }
 

@@ -34,9 +34,10 @@ struct Utility {
 pg_noinline void Run(void *argument)
 {
 	const auto *utility = static_cast<const Utility *>(argument);
-	const ProcessUtility_hook_type next = next_utility != nullptr ? next_utility : standard_ProcessUtility;
-	next(utility->statement, utility->query_string, utility->read_only_tree, utility->context, utility->params,
-	     utility->environment, utility->dest, utility->completion);
+	const ProcessUtility_hook_type next =
+		next_utility != nullptr ? next_utility : standard_ProcessUtility;
+	next(utility->statement, utility->query_string, utility->read_only_tree, utility->context,
+	     utility->params, utility->environment, utility->dest, utility->completion);
 }
 
 struct ApprovedRun {
@@ -68,7 +69,8 @@ void RunWrite(void *argument)
 
 void ExecuteWrite(Utility *utility)
 {
-	ApprovedRun run{utility, AllocSetContextCreate(CurrentMemoryContext, "homing approvals", ALLOCSET_SMALL_SIZES)};
+	ApprovedRun run{utility, AllocSetContextCreate(CurrentMemoryContext, "homing approvals",
+	                                               ALLOCSET_SMALL_SIZES)};
 	ErrorData *error = pg::CallGuarded(RunWrite, &run);
 	MemoryContextDelete(run.approvals);
 	if (error != nullptr)
@@ -76,10 +78,11 @@ void ExecuteWrite(Utility *utility)
 }
 
 void ExecuteUtility(PlannedStmt *statement, const char *query_string, bool read_only_tree,
-                    ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *environment,
-                    DestReceiver *dest, QueryCompletion *completion)
+                    ProcessUtilityContext context, ParamListInfo params,
+                    QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion)
 {
-	Utility utility{statement, query_string, read_only_tree, context, params, environment, dest, completion};
+	Utility utility{statement, query_string, read_only_tree, context,
+	                params,    environment,  dest,           completion};
 	Node *node = statement->utilityStmt;
 	const bool writes = IsA(node, CopyStmt) || IsA(node, TruncateStmt);
 

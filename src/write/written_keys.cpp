@@ -78,7 +78,8 @@ void AddKey(WrittenTarget *target, Datum value, Oid type)
 void Reserve(WrittenTarget *target, int more)
 {
 	const Size size = sizeof(KeyValue) * (target->key_count + more);
-	target->keys = static_cast<KeyValue *>(target->keys == nullptr ? palloc(size) : repalloc_huge(target->keys, size));
+	target->keys = static_cast<KeyValue *>(
+		target->keys == nullptr ? palloc(size) : repalloc_huge(target->keys, size));
 }
 
 void AddArray(WrittenTarget *target, Datum value, Oid type)
@@ -103,8 +104,8 @@ void AddArray(WrittenTarget *target, Datum value, Oid type)
 void AddHomes(WrittenTarget *target, Datum value)
 {
 	Datum *elements;
-	deconstruct_array(DatumGetArrayTypeP(value), INT4OID, sizeof(int32), true, TYPALIGN_INT, &elements, nullptr,
-	                  &target->home_count);
+	deconstruct_array(DatumGetArrayTypeP(value), INT4OID, sizeof(int32), true, TYPALIGN_INT,
+	                  &elements, nullptr, &target->home_count);
 	target->homes = static_cast<int32 *>(palloc(sizeof(int32) * (target->home_count + 1)));
 	for (int i = 0; i < target->home_count; ++i)
 		target->homes[i] = DatumGetInt32(elements[i]);
@@ -148,8 +149,9 @@ List *StoreKeys(CustomScan *scan, const WriteAnalysis *analysis)
 			params = lappend_int(params, source->param);
 		}
 		const char *unproved = target->unproved != nullptr ? target->unproved : "";
-		List *one = list_make5(list_make2_oid(target->relid, target->homed), makeString(pstrdup(unproved)), kinds,
-		                       params, makeInteger(static_cast<int>(target->sharing)));
+		List *one =
+			list_make5(list_make2_oid(target->relid, target->homed), makeString(pstrdup(unproved)),
+		               kinds, params, makeInteger(static_cast<int>(target->sharing)));
 		stored = lappend(stored, one);
 	}
 	return stored;
@@ -159,7 +161,8 @@ WrittenKeys EvaluateKeys(CustomScan *scan, List *stored, EState *estate, bool ex
 {
 	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
 	WrittenKeys keys{};
-	keys.targets = static_cast<WrittenTarget *>(palloc0(sizeof(WrittenTarget) * list_length(stored)));
+	keys.targets =
+		static_cast<WrittenTarget *>(palloc0(sizeof(WrittenTarget) * list_length(stored)));
 	List *routed = NIL;
 	int first_routed = 0;
 	ListCell *expr_cell = list_head(scan->custom_exprs);
@@ -175,10 +178,13 @@ WrittenKeys EvaluateKeys(CustomScan *scan, List *stored, EState *estate, bool ex
 		target->sharing = static_cast<Sharing>(intVal(list_nth(one, 4)));
 
 		ListCell *kind_cell, *param_cell;
-		forboth (kind_cell, static_cast<List *>(lthird(one)), param_cell, static_cast<List *>(lfourth(one))) {
+		forboth(kind_cell, static_cast<List *>(lthird(one)), param_cell,
+		        static_cast<List *>(lfourth(one)))
+		{
 			auto *expr = static_cast<Expr *>(lfirst(expr_cell));
 			expr_cell = lnext(scan->custom_exprs, expr_cell);
-			if (explain_only && (lfirst_int(param_cell) != 0 || UnknownParamWalker(reinterpret_cast<Node *>(expr), estate))) {
+			if (explain_only && (lfirst_int(param_cell) != 0 ||
+			                     UnknownParamWalker(reinterpret_cast<Node *>(expr), estate))) {
 				target->known = false;
 				continue;
 			}

@@ -22,9 +22,9 @@ struct WrittenTarget {
 	Sharing sharing;
 	KeyValue *keys;
 	int key_count;
-	int32 *homes;          // not nullptr: instead of keys, the homes that this region shall do
+	int32 *homes;  // not nullptr: instead of keys, the homes that this region shall do
 	int home_count;
-	bool known;            // false: EXPLAIN without the values of the parameters
+	bool known;  // false: EXPLAIN without the values of the parameters
 };
 
 struct WrittenKeys {

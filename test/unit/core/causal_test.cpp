@@ -70,8 +70,9 @@ TEST(Causal, EmptyTextNeedsNothing)
 
 TEST(Causal, OtherTextIsNone)
 {
-	for (const char *bad : {",", "1", "1:", ":1", "0:1", "32768:1", "-1:1", "1:0", "1:g", "1:1a", "1:11111111111111111", "1:1,", ",1:1",
-	                        "1:1,,2:2", "1:1 ", " 1:1", "999999:1", "1:1:1"})
+	for (const char *bad :
+	     {",", "1", "1:", ":1", "0:1", "32768:1", "-1:1", "1:0", "1:g", "1:1a",
+	      "1:11111111111111111", "1:1,", ",1:1", "1:1,,2:2", "1:1 ", " 1:1", "999999:1", "1:1:1"})
 		EXPECT_FALSE(CausalState::Parse(bad)) << bad;
 	// A part of another region.
 	EXPECT_FALSE(CausalState::Parse("1:" + Part(2, 1).Text()));

@@ -46,9 +46,9 @@ TEST(Gid, ForeignNamesAreNone)
 	const std::string good = Largest().Text();
 	Gid other = Largest();
 	other.coordinator = RegionId(1);  // its token says another region
-	for (const std::string &bad :
-	     {std::string(), std::string("homing"), std::string("pg_fdw_1"), "x" + good, good + ":", good.substr(0, good.size() - 9),
-	      std::string("homing:0123abcd:1:2:3:4:5:x:1.0"), other.Text()})
+	for (const std::string &bad : {std::string(), std::string("homing"), std::string("pg_fdw_1"),
+	                               "x" + good, good + ":", good.substr(0, good.size() - 9),
+	                               std::string("homing:0123abcd:1:2:3:4:5:x:1.0"), other.Text()})
 		EXPECT_FALSE(ParseGid(bad)) << bad;
 }
 
@@ -56,9 +56,12 @@ TEST(Gid, NumbersOutOfRangeAreNone)
 {
 	const std::string token = Largest().token.Text();
 	EXPECT_TRUE(ParseGid("homing:0123abcd:32767:1:1:1:1:" + token + ":1.0"));
-	for (const char *numbers : {"32768:1:1:1:1", "-1:1:1:1:1", "32767:9223372036854775808:1:1:1", "32767:1:4294967296:1:1",
-	                            "32767:1:1:2147483648:1", "32767:1:1:1:18446744073709551616", "32767:1:1:1:", "32767: 1:1:1:1"})
-		EXPECT_FALSE(ParseGid(std::string("homing:0123abcd:") + numbers + ":" + token + ":1.0")) << numbers;
+	for (const char *numbers :
+	     {"32768:1:1:1:1", "-1:1:1:1:1", "32767:9223372036854775808:1:1:1",
+	      "32767:1:4294967296:1:1", "32767:1:1:2147483648:1", "32767:1:1:1:18446744073709551616",
+	      "32767:1:1:1:", "32767: 1:1:1:1"})
+		EXPECT_FALSE(ParseGid(std::string("homing:0123abcd:") + numbers + ":" + token + ":1.0"))
+			<< numbers;
 }
 
 }  // namespace

@@ -45,14 +45,15 @@ TEST(OutcomeToken, OtherTextIsNone)
 	no_region.replace(28, 4, "0000");
 	dash[8] = '0';
 	letter[0] = 'g';
-	for (const std::string &bad : {std::string(), good.substr(1), good + "0", version4, no_region, dash, letter})
+	for (const std::string &bad :
+	     {std::string(), good.substr(1), good + "0", version4, no_region, dash, letter})
 		EXPECT_FALSE(ParseToken(bad)) << bad;
 }
 
 TEST(OutcomeToken, IsFreshInItsHourAndTheOnesBeside)
 {
 	const OutcomeToken token = Token(kNow);
-	EXPECT_TRUE(IsFresh(token, kNow - 1));             // our clock is behind
+	EXPECT_TRUE(IsFresh(token, kNow - 1));  // our clock is behind
 	EXPECT_TRUE(IsFresh(token, kNow + 2 * kHour - 1));
 	EXPECT_FALSE(IsFresh(token, kNow + 2 * kHour));
 	EXPECT_FALSE(IsFresh(token, kNow - kHour - 1));
@@ -75,7 +76,8 @@ TEST(OutcomeToken, NoFreshOneIsEmptied)
 		for (std::int64_t made = now - 3 * kHour; made <= now + kHour / 4; made += 60) {
 			if (BucketOf(Token(made)) != *bucket)
 				continue;
-			EXPECT_TRUE(IsForgettable(Token(made), now)) << "made at " << made << ", emptied at " << now;
+			EXPECT_TRUE(IsForgettable(Token(made), now))
+				<< "made at " << made << ", emptied at " << now;
 		}
 	}
 }

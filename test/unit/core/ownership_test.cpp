@@ -13,7 +13,8 @@ namespace {
 
 OwnershipEntry Release(int home, int version, int from, int to)
 {
-	return {HomeId(home), version, RegionId(static_cast<std::int16_t>(from)), RegionId(static_cast<std::int16_t>(to)), false};
+	return {HomeId(home), version, RegionId(static_cast<std::int16_t>(from)),
+	        RegionId(static_cast<std::int16_t>(to)), false};
 }
 
 OwnershipEntry Accept(int home, int version, int by)
@@ -30,9 +31,11 @@ Keyspace After(const std::vector<OwnershipEntry> &log)
 	return keyspace;
 }
 
-HomeMap MapAfter(const std::vector<OwnershipEntry> &log, int here, std::vector<Region> regions = {Active(1, "us"), Active(2, "eu"), Active(3, "ap")})
+HomeMap MapAfter(const std::vector<OwnershipEntry> &log, int here,
+                 std::vector<Region> regions = {Active(1, "us"), Active(2, "eu"), Active(3, "ap")})
 {
-	return HomeMap(Epoch(1), RegionId(static_cast<std::int16_t>(here)), std::move(regions), {After(log)});
+	return HomeMap(Epoch(1), RegionId(static_cast<std::int16_t>(here)), std::move(regions),
+	               {After(log)});
 }
 
 TEST(OwnershipLog, EmptyLeavesTheFirstOwners)
@@ -74,10 +77,11 @@ TEST(OwnershipLog, OnlyTheNewestReleaseCounts)
 {
 	// us → eu → us → ap, the last one not accepted.
 	std::vector<OwnershipEntry> log = {Release(0, 1, 1, 2), Accept(0, 1, 2), Release(0, 2, 2, 1),
-	                                   Accept(0, 2, 1),     Release(0, 3, 1, 3)};
+	                                   Accept(0, 2, 1), Release(0, 3, 1, 3)};
 	const Keyspace expected = After(log);
 	EXPECT_EQ(expected.recorded_owners[0], RegionId(3));
-	EXPECT_FALSE(expected.handovers[0].accepted) << "the acceptance of an older version says nothing";
+	EXPECT_FALSE(expected.handovers[0].accepted)
+		<< "the acceptance of an older version says nothing";
 
 	// Streams of different regions arrive in any order.
 	std::sort(log.begin(), log.end(), [](const OwnershipEntry &a, const OwnershipEntry &b) {
@@ -103,10 +107,12 @@ TEST(OwnershipLog, AcceptanceWithoutItsReleaseIsNotYetTrue)
 
 TEST(OwnershipLog, HeirOfALostNewOwnerAcceptsInItsPlace)
 {
-	const std::vector<Region> regions = {Active(1, "us"), Lost(2, "eu", {3}, {1, 3}), Active(3, "ap")};
+	const std::vector<Region> regions = {Active(1, "us"), Lost(2, "eu", {3}, {1, 3}),
+	                                     Active(3, "ap")};
 	const HomeMap before = MapAfter({Release(0, 1, 1, 2)}, 3, regions);
 	EXPECT_EQ(OwnerOf(before, 0), 3);
-	EXPECT_EQ(RouteStatement(before, kSpace, {HomeId(0)}, false, false).refusal, Refusal::kInTransit);
+	EXPECT_EQ(RouteStatement(before, kSpace, {HomeId(0)}, false, false).refusal,
+	          Refusal::kInTransit);
 	const HomeMap after = MapAfter({Release(0, 1, 1, 2), Accept(0, 1, 3)}, 3, regions);
 	EXPECT_EQ(RouteStatement(after, kSpace, {HomeId(0)}, false, false).kind, Route::Kind::kServe);
 }

@@ -107,7 +107,8 @@ TEST(Placement, WithoutAHomeThereIsNothingToAssignTo)
 	EXPECT_FALSE(HomeOwnedBy(map, KeyspaceId(9), RegionId(1), 0));
 }
 
-std::vector<RegionId> Parted(const std::vector<int> &owners, const std::vector<std::pair<int, double>> &weights)
+std::vector<RegionId> Parted(const std::vector<int> &owners,
+                             const std::vector<std::pair<int, double>> &weights)
 {
 	std::vector<Weight> list;
 	for (const auto &[region, weight] : weights)
@@ -161,7 +162,9 @@ TEST(Repartition, DrainsRegionsWithoutWeight)
 TEST(Repartition, NeverMovesMoreThanItMust)
 {
 	std::uint32_t seed = 1;
-	const auto next = [&](std::uint32_t below) { return (seed = seed * 1664525u + 1013904223u, (seed >> 8) % below); };
+	const auto next = [&](std::uint32_t below) {
+		return (seed = seed * 1664525u + 1013904223u, (seed >> 8) % below);
+	};
 	for (int round = 0; round < 2000; ++round) {
 		std::vector<int> before;
 		const std::uint32_t homes = 1 + next(40);
@@ -176,9 +179,11 @@ TEST(Repartition, NeverMovesMoreThanItMust)
 		const auto after = Parted(before, weights);
 		std::size_t surplus = 0;
 		for (int region = 1; region <= 5; ++region) {
-			const double weight = region <= 4 ? weights[static_cast<std::size_t>(region) - 1].second : 0;
+			const double weight =
+				region <= 4 ? weights[static_cast<std::size_t>(region) - 1].second : 0;
 			const double exact = static_cast<double>(homes) * weight / sum;
-			EXPECT_LT(std::fabs(static_cast<double>(Count(after, region)) - exact), 1.0) << "round " << round;
+			EXPECT_LT(std::fabs(static_cast<double>(Count(after, region)) - exact), 1.0)
+				<< "round " << round;
 			const long owned = std::count(before.begin(), before.end(), region);
 			if (owned > Count(after, region))
 				surplus += static_cast<std::size_t>(owned - Count(after, region));

@@ -37,8 +37,8 @@ std::vector<int> Numbers(const std::vector<SchemaItem> &items)
 	return numbers;
 }
 
-std::vector<int> Select(const std::vector<Entry> &entries,
-                        const TableNames &tables, const TableNames &present = {})
+std::vector<int> Select(const std::vector<Entry> &entries, const TableNames &tables,
+                        const TableNames &present = {})
 {
 	return Numbers(SelectTables(ParseSchemaScript(Script(entries)), tables, present));
 }
@@ -135,8 +135,10 @@ TEST(SchemaScript, ATableThatIsThereIsNotBrought)
 	                                    {2, "", "child", "TABLE", "public", ""},
 	                                    {3, "1", "parent parent_pkey", "CONSTRAINT", "public", ""},
 	                                    {4, "1", "parent_i", "INDEX", "public", ""},
-	                                    {5, "2 1 3", "child child_fkey", "FK CONSTRAINT", "public", ""}};
-	EXPECT_EQ(Select(entries, {{"public", "child"}}, {{"public", "parent"}}), (std::vector<int>{2, 5}));
+	                                    {5, "2 1 3", "child child_fkey", "FK CONSTRAINT", "public",
+	                                     ""}};
+	EXPECT_EQ(Select(entries, {{"public", "child"}}, {{"public", "parent"}}),
+	          (std::vector<int>{2, 5}));
 }
 
 TEST(SchemaScript, TheGuardIsLeftOut)
