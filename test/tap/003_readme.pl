@@ -43,7 +43,7 @@ is(join(' ', sort keys %functions),
 my ($views) = $readme =~ /^Views, (.+?)\n\n/ms;
 is(join(' ', sort($views =~ /`homing\.([a-z_]+)`/g)),
 	$node->safe_psql('postgres', q{SELECT string_agg(relname::text, ' ' ORDER BY relname::text COLLATE "C") FROM pg_class
-		WHERE relnamespace = 'homing'::regnamespace AND relkind = 'v'}),
+		WHERE relnamespace = 'homing'::regnamespace AND relkind = 'v' AND relname !~ '^_'}),
 	'every view is named');
 my @signatures = $readme =~ /^\| `homing\.(\w+\([^)]*\))/mg;
 for my $signature (@signatures)
@@ -64,14 +64,14 @@ is($node->safe_psql('postgres', q{
 	'', 'every public function has a comment');
 is($node->safe_psql('postgres', q{
 	SELECT string_agg(relname || '.' || attname, ' ') FROM pg_class c JOIN pg_attribute a ON attrelid = c.oid
-	WHERE relnamespace = 'homing'::regnamespace AND relkind = 'v' AND attnum > 0
+	WHERE relnamespace = 'homing'::regnamespace AND relkind = 'v' AND relname !~ '^_' AND attnum > 0
 		AND col_description(c.oid, attnum) IS NULL}),
 	'', 'every column of a view has a comment');
 $node->safe_psql('postgres', 'CREATE ROLE somebody');
 is($node->safe_psql('postgres', q{
 	SELECT string_agg(DISTINCT proname::text COLLATE "C", ' ') FROM pg_proc
 	WHERE pronamespace = 'homing'::regnamespace AND proname !~ '^_' AND has_function_privilege('somebody', oid, 'execute')}),
-	'home_of outcome', 'everybody may ask where a key lives and how a transaction ended, and no more');
+	'causal_token home_of outcome wait_for', 'everybody may ask where a key lives, how a transaction ended and what can be read, and no more');
 
 $node->stop;
 done_testing();

@@ -28,7 +28,7 @@ BEGIN
 		END IF;
 	END LOOP;
 	FOR item IN
-		SELECT c.oid::regclass AS view FROM pg_class c WHERE c.relnamespace = 'homing'::regnamespace AND c.relkind = 'v'
+		SELECT c.oid::regclass AS view FROM pg_class c WHERE c.relnamespace = 'homing'::regnamespace AND c.relkind = 'v' AND c.relname !~ '^_'
 	LOOP
 		EXECUTE format('GRANT SELECT ON %s TO PUBLIC', item.view);
 	END LOOP;
