@@ -268,7 +268,12 @@ void ReScan(CustomScanState *)
 const char *RegionNames(const Decision *decision)
 {
 	if (decision->part_count == 0)
-		return decision->region_name;
+		return pg::PgEntry([&] {
+			const pg::Catalog *catalog = pg::CurrentCatalog();
+			const char *name =
+				catalog != nullptr ? catalog->RegionName(decision->region).c_str() : "unknown";
+			return pg::PgCall([&] { return static_cast<const char *>(pstrdup(name)); });
+		});
 	StringInfoData names;
 	initStringInfo(&names);
 	for (int i = 0; i < decision->part_count; ++i)

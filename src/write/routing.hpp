@@ -22,9 +22,8 @@ struct RegionPart {
 struct Decision {
 	bool serve;             // all of it here
 	core::RegionId region;  // where it runs, unless shared out
-	char *region_name;
-	RegionPart *parts;  // shared out: this region's part, if it has one, is first
-	int part_count;     // 0: not shared out
+	RegionPart *parts;      // shared out: this region's part, if it has one, is first
+	int part_count;         // 0: not shared out
 	bool outdated;  // what it serves came here after the statement's snapshot: it needs a new one
 	pg::CatalogVersion seen;  // what it was decided from
 };
