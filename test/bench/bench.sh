@@ -31,16 +31,18 @@ median()
 	sort -g | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
 }
 
-# pgbench_run UNIT CLIENTS CONNINFO: tps or average latency in ms of one round.
+# pgbench_run UNIT CLIENTS CONNINFO: tps, or median latency of a transaction in ms, of one round.
 pgbench_run()
 {
-	local unit=$1 clients=$2 conninfo=$3 output
-	output=$(pgbench -n -M prepared -c "$clients" -T "$seconds" -f "$WORK_DIR/bench.sql" "$conninfo" 2>&1) ||
+	local unit=$1 clients=$2 conninfo=$3 output log=()
+	rm -f "$WORK_DIR"/latency.*
+	[ "$unit" = tps ] || log=(--log "--log-prefix=$WORK_DIR/latency")
+	output=$(pgbench -n -M prepared -c "$clients" -T "$seconds" "${log[@]}" -f "$WORK_DIR/bench.sql" "$conninfo" 2>&1) ||
 		die "pgbench failed: $output"
 	grep -q '^number of failed transactions: 0 ' <<<"$output" || die "transactions failed: $output"
 	case $unit in
 		tps) sed -n 's/^tps = \([0-9.]*\).*/\1/p' <<<"$output" ;;
-		ms) sed -n 's/^latency average = \([0-9.]*\) ms$/\1/p' <<<"$output" ;;
+		ms) cat "$WORK_DIR"/latency.* | awk '{ print $3 / 1000 }' | median ;;
 	esac
 }
 
