@@ -1,6 +1,10 @@
+#include "core/home_map.hpp"
 #include "pg/credentials.hpp"
 
+#include <string>
+
 #include "pg/boundary.hpp"
+#include "pg/catalog.hpp"
 #include "pg/settings.hpp"
 
 extern "C" {
@@ -167,7 +171,13 @@ RegionConnection Connect(const remote::ConnectionOptions &options, remote::Waite
 
 RegionConnection ConnectTo(Oid serverid, Oid userid, remote::Waiter &waiter)
 {
-	RegionConnection connection = Connect(OptionsFor(serverid, userid), waiter);
+	remote::ConnectionOptions options = OptionsFor(serverid, userid);
+	// Whoever looks at sessions over there can find ours. One set for the server goes before it.
+	if (const Catalog *catalog = CurrentCatalog())
+		options.emplace_back("fallback_application_name",
+		                     "pg_homing " + catalog->RegionName(catalog->map.here()) + " " +
+		                         std::to_string(MyProcPid));
+	RegionConnection connection = Connect(options, waiter);
 	const bool needs_password = PgCall([&] {
 		Mapping mapping;
 		ReadMapping(serverid, userid, &mapping);

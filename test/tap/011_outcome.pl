@@ -64,6 +64,9 @@ sub check_value
 my $session = session();
 $session->query_safe('BEGIN');
 $session->query_safe("UPDATE counters SET n = n + 1 WHERE id = $key");
+my $pid = $session->query_safe('SELECT pg_backend_pid()');
+is($cluster->sql('eu', "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pg_homing us $pid' AND state = 'idle in transaction'"),
+	'1', 'the session at the home is named after its region and process');
 $session->query_safe('SAVEPOINT a');
 begin_slow($session, 60);
 my $begin = time;
