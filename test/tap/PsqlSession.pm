@@ -11,7 +11,6 @@ use strict;
 use warnings;
 
 use Carp;
-use File::Spec;
 use IO::Select;
 use IPC::Open3;
 use PostgreSQL::Test::Utils;
@@ -23,9 +22,9 @@ sub new
 	my ($class, $conninfo) = @_;
 	my $self = bless { buffer => '', conninfo => $conninfo }, $class;
 	my ($in, $out);
-	open(my $nowhere, '>', File::Spec->devnull) or croak "could not open the null device: $!";
+	open($self->{errors}, '+>', undef) or croak "could not open a temporary file: $!";
 	local $ENV{PGOPTIONS} = '-c client_min_messages=error';
-	$self->{pid} = open3($in, $out, '>&' . fileno($nowhere), 'psql', '--no-psqlrc', '--set=VERBOSITY=sqlstate', '-d', $conninfo);
+	$self->{pid} = open3($in, $out, '>&' . fileno($self->{errors}), 'psql', '--no-psqlrc', '--set=VERBOSITY=sqlstate', '-d', $conninfo);
 	$in->autoflush(1);
 	@$self{qw(in out)} = ($in, $out);
 	$self->{select} = IO::Select->new($out);
@@ -36,7 +35,7 @@ sub new
 sub run
 {
 	my ($self, $statement) = @_;
-	$statement .= ';' unless $statement =~ /^\\|\n\\\.\n$/;
+	$statement .= ';' unless $statement =~ /^\\|\n\\\.\n\z/;
 	my $in = $self->{in};
 	print $in "$statement\n\\echo '$mark' :ROW_COUNT :SQLSTATE :LAST_ERROR_MESSAGE\n";
 	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
@@ -49,6 +48,8 @@ sub run
 	}
 	$self->{buffer} = '';
 	my ($rows, $count, $sqlstate, $message) = @answer;
+	# psql's variables say nothing about a COPY that failed.
+	($count, $sqlstate, $message) = (0, $self->_last_error) if $statement =~ /^COPY/ && $rows !~ /^COPY/m;
 	my $failed = $sqlstate ne '00000' && $sqlstate !~ /^:/;
 	return {
 		rows => [ split /\n/, $rows ],
@@ -56,6 +57,16 @@ sub run
 		sqlstate => $failed ? $sqlstate : '',
 		message => $failed ? $message : ''
 	};
+}
+
+sub _last_error
+{
+	my ($self) = @_;
+	my $errors = $self->{errors};
+	seek($errors, 0, 0);
+	my ($last) = grep { defined } (reverse(map { /ERROR:  (\w{5})/ ? $1 : undef } <$errors>), 'XX000');
+	seek($errors, 0, 2);
+	return ($last, 'in COPY');
 }
 
 sub value { my ($self, $query) = @_; return join "\n", @{ $self->run($query)->{rows} }; }

@@ -72,6 +72,30 @@ CREATE TABLE "Setting" (
 	CONSTRAINT "Too Heavy" CHECK (weight < 1000)
 );
 CREATE TABLE notice (code int PRIMARY KEY, body text NOT NULL DEFAULT '', at timestamptz DEFAULT '2026-01-01 00:00+00', rank numeric);
+CREATE TABLE box (id int PRIMARY KEY, note text);
+CREATE TABLE thing (box_id int REFERENCES box ON DELETE CASCADE, part int, size int, PRIMARY KEY (box_id, part));
+CREATE TABLE slip (box_id int, part int, size int DEFAULT 1, PRIMARY KEY (box_id, part),
+	CONSTRAINT slip_box FOREIGN KEY (box_id) REFERENCES box ON UPDATE CASCADE ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE measure (key int, at date, value numeric, low int DEFAULT 0, PRIMARY KEY (key, at)) PARTITION BY RANGE (at);
+CREATE TABLE measure_old (low int DEFAULT 0, value numeric, key int NOT NULL, at date NOT NULL);
+ALTER TABLE measure ATTACH PARTITION measure_old FOR VALUES FROM (MINVALUE) TO ('2000-01-01');
+CREATE TABLE measure_new PARTITION OF measure FOR VALUES FROM ('2000-01-01') TO ('2026-02-15');
+CREATE TABLE measure_last PARTITION OF measure FOR VALUES FROM ('2026-02-15') TO (MAXVALUE);
+CREATE VIEW rich AS SELECT name, id, balance AS money, feeling FROM customer WHERE balance > 5;
+CREATE VIEW checked AS SELECT "Key Name", weight, value FROM "Setting" WHERE weight < 500 WITH CHECK OPTION;
+CREATE VIEW told AS SELECT code, body FROM notice;
+CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF TG_OP <> 'INSERT' THEN
+		DELETE FROM notice WHERE code = OLD.code;
+	END IF;
+	IF TG_OP <> 'DELETE' THEN
+		INSERT INTO notice (code, body) VALUES (NEW.code, 'told ' || NEW.body);
+		RETURN NEW;
+	END IF;
+	RETURN OLD;
+END $$;
+CREATE TRIGGER tell INSTEAD OF INSERT OR UPDATE OR DELETE ON told FOR EACH ROW EXECUTE FUNCTION tell();
 CREATE TABLE ticket (id bigserial PRIMARY KEY, label text NOT NULL CHECK (label <> ''), n int DEFAULT 0);
 CREATE TABLE device (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), label text, n int, made date DEFAULT '2026-02-03');
 
@@ -128,6 +152,10 @@ SELECT homing.home_table('payment', 'customer_id', colocate_with => 'customer');
 SELECT homing.home_table('customer_log', 'customer_id', colocate_with => 'customer');
 SELECT homing.home_table('"Setting"', 'Key Name');
 SELECT homing.home_table('notice', 'code', placement => 'region', region => 'eu');
+SELECT homing.home_table('box', 'id');
+SELECT homing.home_table('thing', 'box_id', colocate_with => 'box');
+SELECT homing.home_table('slip', 'box_id', colocate_with => 'box');
+SELECT homing.home_table('measure', 'key');
 SELECT homing.home_table('ticket', 'id');
 SELECT homing.home_table('device', 'id');
 SQL
@@ -160,6 +188,16 @@ my %table = (
 		family => 'notice', pk => ['code'], moves => 1,
 		columns => { code => 'id', body => 'text', at => 'time', rank => 'numeric' }
 	},
+	box => { family => 'box', pk => ['id'], columns => { id => 'id', note => 'text' } },
+	thing => { family => 'box', pk => [ 'box_id', 'part' ], moves => 1, columns => { box_id => 'id', part => 'small', size => 'int' } },
+	slip => { family => 'box', pk => [ 'box_id', 'part' ], columns => { box_id => 'id', part => 'small', size => 'int' } },
+	measure => {
+		family => 'measure', pk => [ 'key', 'at' ], moves => 1,
+		columns => { key => 'id', at => 'day', value => 'numeric', low => 'int' }
+	},
+	rich => { family => 'customer', pk => ['id'], view => 1, columns => { id => 'id', name => 'name', money => 'money', feeling => 'mood' } },
+	checked => { family => 'setting', pk => ['"Key Name"'], view => 'checked', columns => { '"Key Name"' => 'key', weight => 'int', value => 'text' } },
+	told => { family => 'notice', pk => [], view => 'trigger', columns => { code => 'id', body => 'text' } },
 	ticket => { family => 'ticket', pk => [], columns => { label => 'name', n => 'int' } },
 	device => { family => 'device', pk => [], columns => { label => 'text', n => 'int', made => 'date' } }
 );
@@ -169,7 +207,7 @@ sub homes { return $homes; }
 
 sub contents
 {
-	my %contents = map { $_ => 'SELECT ' . join(', ', shown($_)) . " FROM $_" } keys %table;
+	my %contents = map { $_ => 'SELECT ' . join(', ', shown($_)) . " FROM $_" } grep { !$table{$_}{view} } keys %table;
 	$contents{customer_log} = 'SELECT customer_id, what FROM customer_log';
 	return %contents;
 }
@@ -210,9 +248,10 @@ my %value = (
 	float => sub { return one_of('0.1', "'NaN'", "'-Infinity'", '1e-300', '0.1 + 0.2', '-0.0', '3'); },
 	mood => sub { return one_of(qw('sad' 'ok' 'happy' NULL), "'happy'::mood"); },
 	texts => sub { return one_of('NULL', "'{}'", q('{a,NULL,"b,c"}'), q(ARRAY['x', E'y\nz', '"']), q('{{a,b},{c,d}}')); },
-	place => sub { return one_of('NULL', "ROW('High St', 12)", q(('a "b" c', NULL)), "ROW(NULL, NULL)"); },
+	place => sub { return one_of('NULL', "ROW('High St', 12)::place", q(('a "b" c', NULL)::place), "ROW(NULL, NULL)::place"); },
 	json => sub { return one_of("'{}'", q('{"a": [1, 2, {"b": null}]}'), q('"text"'), "jsonb_build_object('k', 1.50)", "'[]'"); },
 	date => sub { return one_of("'2026-02-28'", "'infinity'", "'0044-03-15 BC'", 'NULL', "date '2000-01-01' + 3"); },
+	day => sub { return one_of("'1999-12-31'", "'2000-01-01'", "'2026-02-14'", "'2026-02-15'", "date '2026-02-13' + " . number(0, 4)); },
 	time => sub { return one_of("'2026-03-04 05:06:07.123456+05:30'", "'-infinity'", 'NULL', "timestamptz '2026-01-01 12:00+00'"); },
 	bytes => sub { return one_of(q('\x00ff5c27'), "''", 'NULL', "'abc'", q(decode('AAEC', 'base64'))); },
 	percent => sub { return one_of(0, 50, 100, 'NULL', '7::percent'); },
@@ -266,7 +305,7 @@ sub set_list
 
 my %type = (
 	id => 'bigint', key => 'text', text => 'text', name => 'varchar(20)', small => 'int', line => 'int', int => 'int', money => 'numeric', numeric => 'numeric',
-	float => 'float8', mood => 'mood', texts => 'text[]', place => 'place', json => 'jsonb', date => 'date', time => 'timestamptz', bytes => 'bytea',
+	float => 'float8', mood => 'mood', texts => 'text[]', place => 'place', json => 'jsonb', date => 'date', day => 'date', time => 'timestamptz', bytes => 'bytea',
 	percent => 'int', boolean => 'boolean', booleans => 'boolean[]', range => 'int4range', interval => 'interval'
 );
 
@@ -351,7 +390,7 @@ sub on_conflict
 {
 	my ($name) = @_;
 	my @pk = @{ $table{$name}{pk} };
-	return '' if !@pk || chance(0.4);
+	return '' if !@pk || chance(0.4) || $table{$name}{view};
 	my $target = '(' . join(', ', @pk) . ')';
 	return one_of('', " $target") =~ s/^/ ON CONFLICT/r . ' DO NOTHING' if chance(0.4);
 	my $column = one_of(other_columns($name));
@@ -383,7 +422,7 @@ sub insert_select
 	my @columns = insert_columns($name);
 	my @pk = @{ $table{$name}{pk} };
 	my $list = join(', ', @columns);
-	my $source;
+	my ($source, $reads);
 	if (chance(0.4))
 	{
 		my $v = join(', ', map { "v.c$_" } 1 .. @columns);
@@ -397,6 +436,7 @@ sub insert_select
 	else
 	{
 		# Rows of the tables that are not written meanwhile; their key gives ours.
+		$reads = 1;
 		my $from = $self->readable_table;
 		my ($key) = @{ $table{$from}{pk} };
 		$key //= '1';
@@ -409,7 +449,18 @@ sub insert_select
 		}
 		$source = 'SELECT ' . join(', ', @expression{@columns}) . " FROM $from" . (chance(0.5) ? ' WHERE ' . other_condition($from) : '');
 	}
-	return statement("INSERT INTO $name ($list) $source" . on_conflict($name) . returning($name), loose => 1);
+	return statement("INSERT INTO $name ($list) $source" . on_conflict($name) . returning($name), loose => 1, reads => $reads);
+}
+
+# From a table that is written, too: of one key, so that the home computes it.
+sub insert_own
+{
+	my ($self) = @_;
+	my $id = value('customer', 'id');
+	return one_of(
+		statement(qq{INSERT INTO payment (customer_id, part, amount, note) SELECT $id, 20 + part, amount, note || 'x' FROM payment WHERE customer_id = $id} . on_conflict('payment') . returning('payment'), loose => 1),
+		statement(qq{INSERT INTO "Order" (customer_id, "Line No", total) SELECT id, 9, least(balance, 100) FROM customer WHERE id = $id} . on_conflict('"Order"') . returning('"Order"'), loose => 1),
+		statement(qq{INSERT INTO payment (customer_id, line, part, amount) SELECT o.customer_id, "Line No", "Line No" + 30, c.balance FROM customer c JOIN "Order" o ON o.customer_id = c.id WHERE c.id = $id ON CONFLICT DO NOTHING}, loose => 1));
 }
 
 sub readable_table { my ($self) = @_; return one_of(grep { $table{$_}{family} eq $self->{readable} } sort keys %table); }
@@ -419,6 +470,8 @@ sub readable_table { my ($self) = @_; return one_of(grep { $table{$_}{family} eq
 sub joined
 {
 	my ($self, $name) = @_;
+	my @own = @{ $table{$name}{pk} };
+	return ("$name AS j", "j.$own[0] = t.$own[0] AND j.$own[1] = " . value($name, $own[1]), "j.$own[1]") if @own == 2 && chance(0.3);
 	if ($name eq 'customer' && chance(0.5))
 	{
 		return ('"Order" AS j', 'j.customer_id = t.id AND j."Line No" = ' . number(1, 4), 'j.total');
@@ -481,10 +534,30 @@ sub update_key
 {
 	my ($self, $name) = @_;
 	my ($key, @rest) = @{ $table{$name}{pk} };
-	my $condition = chance(0.7) ? "$key = " . value($name, $key) : (key_condition($name))[0];
-	my $new = chance(0.6) ? value($name, $key) : type_of($name, $key) eq 'text' ? "left($key, 1) || 'x'" : "$key + " . number(0, 9);
+	# Of several keys that follow each other, PostgreSQL lets one meet the other's old value.
+	my $single = chance(0.7);
+	my $condition = $single ? "$key = " . value($name, $key) : (key_condition($name))[0];
+	my $new = chance(0.6) || !$single ? value($name, $key) : type_of($name, $key) eq 'text' ? "left($key, 1) || 'x'" : "$key + " . number(0, 9);
 	my $more = chance(0.3) ? ', ' . set_list($name) : '';
 	return statement("UPDATE $name SET $key = $new$more WHERE $condition" . returning($name), loose => 1, refusable => $more =~ /SELECT/);
+}
+
+# The key of a row that others may refer to.
+sub move_box
+{
+	my ($self) = @_;
+	return statement('UPDATE box SET id = ' . value('box', 'id') . ' WHERE id = ' . value('box', 'id') . returning('box'), loose => 1, refusable => 1);
+}
+
+sub copy
+{
+	my ($self, $name) = @_;
+	my %text = (id => sub { number(1, 30) }, small => sub { number(1, 4) }, int => sub { number(0, 50) }, key => sub { one_of(qw(theme k1 k2 k3 Theme)) },
+		text => sub { one_of(qw(a \\N b\\tc d\\\\e), 'f g') }, name => sub { one_of(qw(ann bob keep)) }, day => sub { one_of(qw(1999-01-01 2026-02-14 2026-03-01)) });
+	my @columns = grep { $text{ $table{$name}{columns}{$_} } } insert_columns($name);
+	my @lines = map { join("\t", map { $text{ $table{$name}{columns}{$_} }->() } @columns) } 1 .. number(1, 8);
+	push @lines, one_of("x\ty\tz", '') if chance(0.1);
+	return statement("COPY $name (" . join(', ', @columns) . ") FROM STDIN;\n" . join('', map { "$_\n" } @lines) . "\\.\n", loose => 1);
 }
 
 sub merge
@@ -532,6 +605,10 @@ sub lock_rows
 	my ($condition, $loose) = key_condition($name, 't');
 	my @pk = @{ $table{$name}{pk} };
 	my $strength = one_of('UPDATE', 'NO KEY UPDATE', 'SHARE', 'KEY SHARE') . one_of('', '', ' NOWAIT', ' SKIP LOCKED');
+	return statement("UPDATE $name SET " . set_list($name) . ' WHERE (' . join(', ', @pk) . ') IN (SELECT ' . join(', ', map { "t.$_" } @pk) . " FROM $name AS t WHERE $condition FOR $strength)", loose => 1, refusable => 1)
+	  if @pk && chance(0.15);
+	return statement("SELECT * FROM (SELECT $pk[0] FROM $name AS t FOR $strength) AS t WHERE $pk[0] = " . value($name, $pk[0])) if @pk && chance(0.1);
+	return statement("WITH locked AS (SELECT $pk[0] FROM $name AS t WHERE $condition FOR $strength) SELECT * FROM locked", refusable => $loose) if @pk && chance(0.1);
 	my $order = @pk && chance(0.5) ? ' ORDER BY ' . join(', ', map { "t.$_" } @pk) : '';
 	return statement('SELECT ' . join(', ', map { "t.$_" } some(1, shown($name))) . " FROM $name AS t WHERE $condition$order FOR $strength",
 		refusable => $loose, ordered => $order ne '');
@@ -575,7 +652,7 @@ sub mistake
 }
 
 my %weight = (
-	insert_values => 30, insert_select => 10, update => 25, delete => 12, update_key => 5, merge => 5, lock_rows => 5, writable_with => 4, mistake => 8
+	insert_values => 30, insert_select => 10, update => 25, delete => 12, update_key => 5, merge => 5, lock_rows => 5, writable_with => 4, mistake => 8, insert_own => 3, move_box => 2, copy => 3
 );
 
 # One statement on one of these tables.
@@ -590,13 +667,20 @@ sub plain_statement
 		last if ($left -= $weight{$_}) < 0;
 	}
 	return $self->$kind if $kind eq 'mistake' && $self->{readable} !~ /customer|setting/;
-	return $self->$kind if $kind eq 'writable_with' && $self->{readable} ne 'customer';
-	$kind = 'insert_values' if $kind eq 'mistake' || $kind eq 'writable_with';
-	my @tables = grep { $table{$_}{family} ne $self->{readable} } sort keys %table;
+	return $self->$kind if $kind =~ /writable_with|insert_own/ && $self->{readable} ne 'customer';
+	return $self->$kind if $kind eq 'move_box' && $self->{readable} ne 'box';
+	$kind = 'insert_values' if $kind =~ /mistake|writable_with|insert_own|move_box/;
+	my @tables = grep { $table{$_}{family} ne $self->{readable} && (!$table{$_}{view} || chance(0.3)) } sort keys %table;
+	@tables = grep { !$table{$_}{view} } @tables if $kind =~ /merge|update_key|lock_rows/;
 	@tables = grep { $table{$_}{moves} } @tables if $kind eq 'update_key';
 	@tables = grep { @{ $table{$_}{pk} } } @tables if $kind eq 'merge';
+	@tables = grep { !$table{$_}{view} && $_ ne 'customer' } @tables if $kind eq 'copy';
 	push @tables, ('customer') x 2 if $self->{readable} ne 'customer' && $kind !~ /update_key/;
-	return $self->$kind(one_of(@tables));
+	my $name = one_of(@tables);
+	my $statement = $self->$kind($name);
+	# WITH CHECK OPTION cannot be checked at another region.
+	$statement->{refusable} = 1 if ($table{$name}{view} // '') eq 'checked';
+	return $statement;
 }
 
 # --- prepared statements ------------------------------------------------------------------------------------------
@@ -631,6 +715,9 @@ sub execute
 
 # --- several statements ---------------------------------------------------------------------------------------------
 
+# In a transaction that has written in several regions, it cannot be told where to read.
+sub may_refuse { my ($statement) = @_; return $statement->{refusable} || $statement->{reads}; }
+
 # In PL/pgSQL: row counts, a caught error, a loop over RETURNING, a variable as key. The outcome is shown.
 sub block
 {
@@ -638,7 +725,7 @@ sub block
 	my ($k, $other) = (value('customer', 'id'), value('customer', 'id'));
 	my ($first, $second) = map { $self->plain_statement } 1 .. 2;
 	# The block's variables are its parameters; what it returns has nowhere to go.
-	my @inner = map { my $sql = $_->{sql}; $sql =~ s/ RETURNING .*//s; $_->{sql} =~ /^(?:SELECT|WITH)/ ? 'NULL' : $sql } $first, $second;
+	my @inner = map { my $sql = $_->{sql}; $sql =~ s/ RETURNING .*//s; $_->{sql} =~ /^(?:SELECT|WITH|COPY)/ ? 'NULL' : $sql } $first, $second;
 	my $own = $self->{readable} eq 'customer'
 	  ? q{UPDATE "Setting" SET weight = 5 WHERE "Key Name" = 'k' || k RETURNING weight::text AS shown}
 	  : 'UPDATE customer SET balance = balance + k WHERE id = k RETURNING balance::text AS shown';
@@ -676,7 +763,7 @@ BEGIN
 		out := out || 'undone ';
 	END;
 	PERFORM set_config('app.out', out, false);
-END \$do\$}, loose => 1, refusable => $first->{refusable} || $second->{refusable}),
+END \$do\$}, loose => 1, refusable => may_refuse($first) || may_refuse($second)),
 		statement(q{SELECT current_setting('app.out', true)}));
 }
 
@@ -698,6 +785,7 @@ sub transaction
 		push @steps, statement("SAVEPOINT s"), and $open = 1 if chance(0.3);
 		push @steps, statement(one_of('ROLLBACK TO s', 'ROLLBACK TO s', 'RELEASE s')) if $open && chance(0.4);
 	}
+	$_->{refusable} = may_refuse($_) for @steps;
 	push @steps, statement(one_of('COMMIT', 'COMMIT', 'COMMIT', 'ROLLBACK'));
 	return @steps;
 }
@@ -705,7 +793,7 @@ sub transaction
 sub cursor
 {
 	my ($self) = @_;
-	my $name = one_of(grep { $table{$_}{family} ne $self->{readable} && @{ $table{$_}{pk} } } sort keys %table);
+	my $name = one_of(grep { $table{$_}{family} ne $self->{readable} && @{ $table{$_}{pk} } && !$table{$_}{view} } sort keys %table);
 	my $key = $table{$name}{pk}[0];
 	my $value = value($name, $key);
 	my $shown = join(', ', some(1, shown($name)));
@@ -729,13 +817,26 @@ sub step
 	return $self->plain_statement;
 }
 
+sub settings
+{
+	my %setting = (
+		TimeZone => one_of(qw(UTC Asia/Kolkata America/New_York)),
+		DateStyle => one_of('ISO, MDY', 'SQL, DMY', 'German'),
+		IntervalStyle => one_of(qw(postgres iso_8601 sql_standard)),
+		extra_float_digits => number(-1, 1),
+		bytea_output => one_of(qw(hex escape)),
+		plan_cache_mode => one_of(qw(auto force_generic_plan force_custom_plan)));
+	return statement('SELECT ' . join(', ', map { "set_config('$_', '$setting{$_}', false)" } sort keys %setting));
+}
+
 sub batch
 {
 	my ($self, $count) = @_;
-	$self->{readable} = one_of(qw(customer setting setting notice notice ticket));
+	$self->{readable} = one_of(qw(customer setting setting notice notice ticket box measure));
+	# Both sessions have the same settings, whatever they had before.
 	my @steps;
 	push @steps, $self->step while @steps < $count;
-	return @steps;
+	return (settings(), @steps);
 }
 
 1;
