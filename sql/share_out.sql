@@ -100,11 +100,44 @@ ROLLBACK;
 CALL settle();
 SELECT count(*), count(*) FILTER (WHERE note = 'all') FROM item;
 
+BEGIN;
+COPY item (id, note) FROM STDIN;
+51	x
+52	x
+53	x
+54	x
+55	x
+\.
+COPY item (id, note) FROM STDIN;
+56	x
+57	x
+58	x
+59	x
+\.
+DELETE FROM item WHERE note = 'x';
+SAVEPOINT s;
+COPY item (id, note) FROM STDIN;
+51	x
+52	x
+53	x
+54	x
+55	x
+1	again
+\.
+ROLLBACK TO s;
+UPDATE item SET note = 'after' WHERE id = 43;
+COMMIT;
+CALL settle();
+SELECT id, note FROM item WHERE id > 40 ORDER BY id;
+
 -- UPDATE of the key: a part moves with its item.
 UPDATE part SET item_id = item_id + 1 WHERE no = 3 AND item_id = 3 RETURNING item_id, no;
 UPDATE part SET item_id = 99 WHERE no = 3;
 UPDATE part SET item_id = NULL WHERE no = 3;
 UPDATE part SET (no, item_id) = (SELECT 7, 5) WHERE no = 1;
+-- A row that others refer to stays with them, as in an UPDATE of one server.
+UPDATE item SET id = id + 100 WHERE id IN (1, 41);
+UPDATE item SET id = id + 100 WHERE id IN (41, 42) RETURNING id;
 
 -- MERGE and writes in WITH need one home.
 MERGE INTO item USING (VALUES (1, 'merged')) AS v (id, note) ON item.id = v.id

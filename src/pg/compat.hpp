@@ -25,9 +25,9 @@ inline bool WalkExpression(Node *node, Walker walker, void *context)
 {
 	return expression_tree_walker(node, reinterpret_cast<bool (*)()>(walker), context);
 }
-inline bool WalkQuery(Query *query, Walker walker, void *context)
+inline bool WalkQuery(Query *query, Walker walker, void *context, int flags = 0)
 {
-	return query_tree_walker(query, reinterpret_cast<bool (*)()>(walker), context, 0);
+	return query_tree_walker(query, reinterpret_cast<bool (*)()>(walker), context, flags);
 }
 inline Node *MutateExpression(Node *node, Mutator mutator, void *context)
 {
@@ -43,9 +43,9 @@ inline bool WalkExpression(Node *node, Walker walker, void *context)
 {
 	return expression_tree_walker(node, walker, context);
 }
-inline bool WalkQuery(Query *query, Walker walker, void *context)
+inline bool WalkQuery(Query *query, Walker walker, void *context, int flags = 0)
 {
-	return query_tree_walker(query, walker, context, 0);
+	return query_tree_walker(query, walker, context, flags);
 }
 inline Node *MutateExpression(Node *node, Mutator mutator, void *context)
 {

@@ -124,6 +124,18 @@ bool Connection::StillThere()
 
 void Connection::EnterPipeline()
 {
+	if (copy_abandoned_) {
+		busy_ = true;
+		Flush();
+		try {
+			(void) ReceiveCopyEnd();
+		} catch (const ConnectionLost &) {
+			throw;
+		} catch (const Error &) {
+			// As we wanted.
+		}
+		copy_abandoned_ = false;
+	}
 	if (PQpipelineStatus(conn_) == PQ_PIPELINE_OFF && PQenterPipelineMode(conn_) == 0)
 		GiveUp();
 }
@@ -154,6 +166,7 @@ void Connection::Send(const std::string &sql, const std::vector<Argument> &argum
 
 void Connection::Sync()
 {
+	EnterPipeline();
 	busy_ = true;
 	if (PQpipelineSync(conn_) == 0)
 		GiveUp();
@@ -163,6 +176,7 @@ void Connection::Sync()
 
 void Connection::SyncLater()
 {
+	EnterPipeline();
 	busy_ = true;
 	if (PQpipelineSync(conn_) == 0)
 		GiveUp();
@@ -410,6 +424,16 @@ void Connection::OfferCopyEnd()
 	if (PQputCopyEnd(conn_, nullptr) != 1)
 		GiveUp();
 	Flush();
+}
+
+bool Connection::AbandonCopy() noexcept
+{
+	// If its end was sent already, there is only the answer left to be read.
+	if (PQputCopyEnd(conn_, "the statement failed elsewhere") == 0 || PQflush(conn_) < 0)
+		return false;
+	copy_abandoned_ = true;
+	busy_ = false;
+	return true;
 }
 
 Result Connection::ReceiveCopyEnd()

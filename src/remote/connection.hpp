@@ -83,6 +83,10 @@ public:
 	void SendOffered();       // waits until all of it has been sent
 	void OfferCopyEnd();      // waits until it has been sent
 	Result ReceiveCopyEnd();  // throws the server's Error
+	// Ends a COPY so that it fails. Does not wait: its answer is read before the next thing is sent. False: it
+	// cannot be ended without waiting.
+	bool AbandonCopy() noexcept;
+	bool HasAbandonedCopy() const { return copy_abandoned_; }
 
 	// From now on waiting beyond this moment throws ConnectionLost, and the connection is given up. Nothing:
 	// waits for ever.
@@ -131,6 +135,7 @@ private:
 	// Since when the server has said something in a COPY that libpq does not understand yet: the end of a
 	// notice is on its way, or it is the error that ended the COPY.
 	std::optional<std::chrono::steady_clock::time_point> copy_answered_;
+	bool copy_abandoned_ = false;
 	bool busy_ = false;  // set while a call is inside a conversation; stays set when it throws
 };
 

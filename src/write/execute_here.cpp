@@ -1,12 +1,14 @@
 #include "write/execute_here.hpp"
 
 #include "pg/compat.hpp"
+#include "write/guard.hpp"
 
 extern "C" {
 #include "executor/executor.h"
 #include "executor/tstoreReceiver.h"
 #include "optimizer/optimizer.h"
 #include "tcop/tcopprot.h"
+#include "utils/fmgrprotos.h"
 #include "utils/snapmgr.h"
 }
 
@@ -15,6 +17,7 @@ namespace homing::write {
 namespace {
 
 bool planning = false;
+int serving = 0;
 
 PlannedStmt *PlanPart(Query *query, const char *text, ParamListInfo params)
 {
@@ -66,6 +69,28 @@ uint64 ExecuteByHome(Query *query, EState *outer, ParamListInfo params, DestRece
 	return Execute(planner(query, outer->es_sourceText, 0, params), outer, params, receiver);
 }
 
+TupleTableSlot *ServeRow(PlanState *plan)
+{
+	TupleTableSlot *row = nullptr;
+	++serving;
+	PG_TRY();
+	{
+		row = ExecProcNode(plan);
+	}
+	PG_FINALLY();
+	{
+		--serving;
+	}
+	PG_END_TRY();
+	return row;
+}
+
+bool InsideServedWrite()
+{
+	// AFTER triggers run when the plan has ended.
+	return serving > 0 || (AnyWriteApproved() && DatumGetInt32(pg_trigger_depth(nullptr)) > 0);
+}
+
 uint64 WriteHere(Query *query, EState *outer, ParamListInfo params, Tuplestorestate *rows)
 {
 	DestReceiver *receiver =
@@ -73,7 +98,17 @@ uint64 WriteHere(Query *query, EState *outer, ParamListInfo params, Tuplestorest
 	if (rows != nullptr)
 		SetTuplestoreDestReceiverParams(receiver, rows, CurrentMemoryContext, false, nullptr,
 		                                nullptr);
-	const uint64 processed = ExecuteHere(query, outer, params, receiver);
+	uint64 processed = 0;
+	++serving;
+	PG_TRY();
+	{
+		processed = ExecuteHere(query, outer, params, receiver);
+	}
+	PG_FINALLY();
+	{
+		--serving;
+	}
+	PG_END_TRY();
 	receiver->rDestroy(receiver);
 	return processed;
 }

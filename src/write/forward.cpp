@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "pg/exact_text.hpp"
+#include "write/portable_type.hpp"
 #include "write/remote_text.hpp"
 #include "write/routing.hpp"
 #include "write/transaction.hpp"
@@ -50,15 +51,17 @@ struct Column {
 	FmgrInfo input;
 	Oid io_param;
 	int32 typmod;
+	bool binary;  // else its text
 };
 
-Column *PrepareColumns(TupleDesc desc, bool binary)
+Column *PrepareColumns(TupleDesc desc)
 {
 	auto *columns = static_cast<Column *>(palloc0(sizeof(Column) * desc->natts));
 	for (int i = 0; i < desc->natts; ++i) {
 		Form_pg_attribute attribute = TupleDescAttr(desc, i);
 		Oid function;
-		if (binary)
+		columns[i].binary = IsPortableInBinary(attribute->atttypid);
+		if (columns[i].binary)
 			getTypeBinaryInputInfo(attribute->atttypid, &function, &columns[i].io_param);
 		else
 			getTypeInputInfo(attribute->atttypid, &function, &columns[i].io_param);
@@ -68,10 +71,10 @@ Column *PrepareColumns(TupleDesc desc, bool binary)
 	return columns;
 }
 
-Datum Convert(Column *column, const PGresult *result, int row, int field, bool binary)
+Datum Convert(Column *column, const PGresult *result, int row, int field)
 {
 	char *value = PQgetvalue(result, row, field);
-	if (!binary)
+	if (!column->binary)
 		return InputFunctionCall(&column->input, value, column->io_param, column->typmod);
 	StringInfoData buffer;
 	buffer.data = value;
@@ -80,7 +83,7 @@ Datum Convert(Column *column, const PGresult *result, int row, int field, bool b
 	return ReceiveFunctionCall(&column->input, &buffer, column->io_param, column->typmod);
 }
 
-void AppendRows(const PGresult *result, TupleDesc desc, bool binary, Tuplestorestate *rows)
+void AppendRows(const PGresult *result, TupleDesc desc, Tuplestorestate *rows)
 {
 	if (PQnfields(result) != desc->natts)
 		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
@@ -89,7 +92,7 @@ void AppendRows(const PGresult *result, TupleDesc desc, bool binary, Tuplestores
 	MemoryContext scratch =
 		AllocSetContextCreate(CurrentMemoryContext, "homing rows", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(scratch);
-	Column *columns = PrepareColumns(desc, binary);
+	Column *columns = PrepareColumns(desc);
 	auto *values = static_cast<Datum *>(palloc(sizeof(Datum) * desc->natts));
 	auto *nulls = static_cast<bool *>(palloc(sizeof(bool) * desc->natts));
 	MemoryContext row_context = AllocSetContextCreate(scratch, "homing row", ALLOCSET_DEFAULT_SIZES);
@@ -97,7 +100,7 @@ void AppendRows(const PGresult *result, TupleDesc desc, bool binary, Tuplestores
 		MemoryContextSwitchTo(row_context);
 		for (int i = 0; i < desc->natts; ++i) {
 			nulls[i] = PQgetisnull(result, row, i) != 0;
-			values[i] = nulls[i] ? (Datum) 0 : Convert(&columns[i], result, row, i, binary);
+			values[i] = nulls[i] ? (Datum) 0 : Convert(&columns[i], result, row, i);
 		}
 		tuplestore_putvalues(rows, desc, values, nulls);
 		MemoryContextReset(row_context);
@@ -152,7 +155,7 @@ remote::Error HomeMoved()
 	return error;
 }
 
-Outgoing Prepare(Query *query, ParamListInfo params, TupleDesc returning)
+Outgoing Prepare(Query *query, ParamListInfo params)
 {
 	const RemoteText text = DeparseForRegion(query);
 	Outgoing outgoing{};
@@ -164,7 +167,6 @@ Outgoing Prepare(Query *query, ParamListInfo params, TupleDesc returning)
 		outgoing.values[i] = ParamText(params, &text.params[i]);
 		outgoing.types[i] = text.params[i].typed ? text.params[i].type : InvalidOid;
 	}
-	outgoing.binary = AllPortable(returning);
 	return outgoing;
 }
 
@@ -172,7 +174,7 @@ RemoteStatement ToRemote(const Outgoing &outgoing)
 {
 	RemoteStatement statement;
 	statement.sql = outgoing.sql;
-	statement.binary_result = outgoing.binary;
+	statement.binary_result = true;
 	statement.arguments.resize(static_cast<std::size_t>(outgoing.param_count));
 	for (int i = 0; i < outgoing.param_count; ++i) {
 		remote::Argument &argument = statement.arguments[static_cast<std::size_t>(i)];
@@ -183,20 +185,20 @@ RemoteStatement ToRemote(const Outgoing &outgoing)
 	return statement;
 }
 
-void TakeAnswer(const remote::Result &result, EState *estate, TupleDesc returning, bool binary,
+void TakeAnswer(const remote::Result &result, EState *estate, TupleDesc returning,
                 Tuplestorestate *rows)
 {
 	// A SELECT with writes inside counts the rows that it returns.
 	if (estate->es_plannedstmt->commandType != CMD_SELECT)
 		estate->es_processed += std::strtoull(PQcmdTuples(result.get()), nullptr, 10);
 	if (returning->natts > 0)
-		pg::PgCall([&] { AppendRows(result.get(), returning, binary, rows); });
+		pg::PgCall([&] { AppendRows(result.get(), returning, rows); });
 }
 
 bool ForwardWhole(Query *query, core::RegionId region, EState *estate, TupleDesc returning,
                   Tuplestorestate *rows)
 {
-	const Outgoing outgoing = Prepare(query, estate->es_param_list_info, returning);
+	const Outgoing outgoing = Prepare(query, estate->es_param_list_info);
 	const bool alone = IsWholeTransaction(estate);
 	return pg::PgEntry([&] {
 		remote::Result result;
@@ -218,7 +220,7 @@ bool ForwardWhole(Query *query, core::RegionId region, EState *estate, TupleDesc
 				return true;
 			}
 		}
-		TakeAnswer(result, estate, returning, outgoing.binary, rows);
+		TakeAnswer(result, estate, returning, rows);
 		return true;
 	});
 }

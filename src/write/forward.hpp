@@ -20,11 +20,10 @@ struct Outgoing {
 	int param_count;
 	char **values;  // nullptr: NULL
 	Oid *types;     // InvalidOid: the text says it
-	bool binary;    // format of the result
 };
 
-// Deparses the query and its parameters' values; `returning` describes its RETURNING rows. Plain.
-Outgoing Prepare(Query *query, ParamListInfo params, TupleDesc returning);
+// Deparses the query and its parameters' values. Plain.
+Outgoing Prepare(Query *query, ParamListInfo params);
 
 RemoteStatement ToRemote(const Outgoing &outgoing);
 
@@ -37,7 +36,7 @@ remote::Error HomeMoved();
 
 // Takes in an answer: adds the row count to estate->es_processed, appends RETURNING rows to `rows`.
 // Throws ServerError.
-void TakeAnswer(const remote::Result &result, EState *estate, TupleDesc returning, bool binary,
+void TakeAnswer(const remote::Result &result, EState *estate, TupleDesc returning,
                 Tuplestorestate *rows);
 
 // Runs the whole statement at one region. Raises the remote error as it is. False: the home is not there

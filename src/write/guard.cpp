@@ -44,6 +44,11 @@ bool IsApproved(Oid relid)
 
 }  // namespace
 
+bool AnyWriteApproved()
+{
+	return approvals != nullptr;
+}
+
 void ApproveWrites(Oid relid, MemoryContext context)
 {
 	auto *approval = static_cast<Approval *>(MemoryContextAlloc(context, sizeof(Approval)));

@@ -9,4 +9,7 @@ namespace homing::write {
 // A plain server call.
 void ApproveWrites(Oid relid, MemoryContext context);
 
+// Whether a write of any table is approved now.
+bool AnyWriteApproved();
+
 }  // namespace homing::write

@@ -1,7 +1,8 @@
 #include "write/key_finder.hpp"
 
 #include "pg/compat.hpp"
-#include "pg/key.hpp"
+#include "write/key_conditions.hpp"
+#include "write/row_locks.hpp"
 #include "write/statement_params.hpp"
 
 extern "C" {
@@ -25,13 +26,6 @@ namespace homing::write {
 
 namespace {
 
-// The key column of one written table, while its statement is analysed.
-struct Key {
-	AttrNumber attnum;  // in the table written
-	Oid type;           // base type
-	Oid opfamily;       // btree, whose equality decides what is one key
-};
-
 // --- parameters ------------------------------------------------------------------------------------
 
 // Hands out parameter numbers that the statement does not use.
@@ -47,254 +41,6 @@ struct ParamNumbers {
 		return ++last;
 	}
 };
-
-// --- expressions -----------------------------------------------------------------------------------
-
-// Takes off casts that do not change which key a value is.
-Node *StripRelabel(Node *node)
-{
-	while (node != nullptr) {
-		if (IsA(node, RelabelType)) {
-			node = reinterpret_cast<Node *>(reinterpret_cast<RelabelType *>(node)->arg);
-			continue;
-		}
-		auto *call = reinterpret_cast<FuncExpr *>(node);
-		if (!IsA(node, FuncExpr) || list_length(call->args) != 1 ||
-		    call->funcformat == COERCE_EXPLICIT_CALL ||
-		    !pg::SharesKeyBytes(call->funcresulttype,
-		                        exprType(static_cast<Node *>(linitial(call->args)))))
-			return node;
-		node = static_cast<Node *>(linitial(call->args));
-	}
-	return nullptr;
-}
-
-bool IsKeyVar(Node *node, int varno, AttrNumber attnum)
-{
-	node = StripRelabel(node);
-	if (node == nullptr || !IsA(node, Var))
-		return false;
-	auto *var = reinterpret_cast<Var *>(node);
-	return var->varno == varno && var->varattno == attnum && var->varlevelsup == 0;
-}
-
-// Whether it takes a column of "(a, b) = (SELECT …)".
-bool TakesSubqueryColumn(Node *node, void *)
-{
-	if (node == nullptr)
-		return false;
-	if (IsA(node, Param))
-		return reinterpret_cast<Param *>(node)->paramkind != PARAM_EXTERN;
-	return pg::WalkExpression(node, TakesSubqueryColumn, nullptr);
-}
-
-// The expression has one value for the whole statement, known when it starts.
-bool IsKnownAtStart(Node *node)
-{
-	return !contain_var_clause(node) && !TakesSubqueryColumn(node, nullptr) &&
-	       !contain_subplans(node) && !contain_agg_clause(node) && !contain_window_function(node) &&
-	       !checkExprHasSubLink(node) && !expression_returns_set(node) &&
-	       !contain_volatile_functions(node);
-}
-
-bool EqualsKey(const Key *key, Oid op, Oid collation)
-{
-	return get_op_opfamily_strategy(op, key->opfamily) == BTEqualStrategyNumber &&
-	       (!OidIsValid(collation) || get_collation_isdeterministic(collation));
-}
-
-bool YieldsKey(const Key *key, Oid type)
-{
-	return pg::SharesKeyBytes(key->type, getBaseType(type));
-}
-
-// --- conjuncts ---------------------------------------------------------------------------------------
-
-// Collects what must hold for every row of the join tree: AND-ed conditions of WHERE and inner joins.
-void CollectConjuncts(Node *node, List **conjuncts)
-{
-	if (node == nullptr)
-		return;
-	if (IsA(node, FromExpr)) {
-		auto *from = reinterpret_cast<FromExpr *>(node);
-		ListCell *cell;
-		foreach (cell, from->fromlist)
-			CollectConjuncts(static_cast<Node *>(lfirst(cell)), conjuncts);
-		CollectConjuncts(from->quals, conjuncts);
-	} else if (IsA(node, JoinExpr)) {
-		auto *join = reinterpret_cast<JoinExpr *>(node);
-		if (join->jointype == JOIN_INNER) {
-			CollectConjuncts(join->larg, conjuncts);
-			CollectConjuncts(join->rarg, conjuncts);
-			CollectConjuncts(join->quals, conjuncts);
-		}
-	} else if (IsA(node, BoolExpr) && reinterpret_cast<BoolExpr *>(node)->boolop == AND_EXPR) {
-		ListCell *cell;
-		foreach (cell, reinterpret_cast<BoolExpr *>(node)->args)
-			CollectConjuncts(static_cast<Node *>(lfirst(cell)), conjuncts);
-	} else if (IsA(node, List)) {
-		ListCell *cell;
-		foreach (cell, reinterpret_cast<List *>(node))
-			CollectConjuncts(static_cast<Node *>(lfirst(cell)), conjuncts);
-	} else if (!IsA(node, RangeTblRef)) {
-		*conjuncts = lappend(*conjuncts, node);
-	}
-}
-
-bool IsOneOf(Node *node, List *columns)
-{
-	node = StripRelabel(node);
-	if (node == nullptr || !IsA(node, Var))
-		return false;
-	ListCell *cell;
-	foreach (cell, columns) {
-		auto *column = lfirst_node(Var, cell);
-		auto *var = reinterpret_cast<Var *>(node);
-		if (var->varno == column->varno && var->varattno == column->varattno && var->varlevelsup == 0)
-			return true;
-	}
-	return false;
-}
-
-// Grows the set of columns that are equal to the key in every row.
-List *EqualColumns(List *conjuncts, const Key *key, List *columns)
-{
-	for (bool grown = true; grown;) {
-		grown = false;
-		ListCell *cell;
-		foreach (cell, conjuncts) {
-			auto *node = static_cast<Node *>(lfirst(cell));
-			if (!IsA(node, OpExpr))
-				continue;
-			auto *op = reinterpret_cast<OpExpr *>(node);
-			if (list_length(op->args) != 2 || !EqualsKey(key, op->opno, op->inputcollid))
-				continue;
-			Node *sides[] = {StripRelabel(static_cast<Node *>(linitial(op->args))),
-			                 StripRelabel(static_cast<Node *>(lsecond(op->args)))};
-			for (int i = 0; i < 2; ++i) {
-				Node *other = sides[1 - i];
-				if (IsOneOf(sides[i], columns) && IsA(other, Var) && !IsOneOf(other, columns) &&
-				    reinterpret_cast<Var *>(other)->varlevelsup == 0 &&
-				    YieldsKey(key, exprType(other))) {
-					columns = lappend(columns, other);
-					grown = true;
-				}
-			}
-		}
-	}
-	return columns;
-}
-
-KeySource *MakeSource(void *expr, SourceKind kind)
-{
-	auto *source = static_cast<KeySource *>(palloc0(sizeof(KeySource)));
-	source->expr = static_cast<Expr *>(expr);
-	source->kind = kind;
-	return source;
-}
-
-// The call homing.`name`(keyspace, homes, key), by which another region tells which homes it means.
-bool IsHomesCall(Node *node, const char *name)
-{
-	if (!IsA(node, FuncExpr) || list_length(reinterpret_cast<FuncExpr *>(node)->args) != 3)
-		return false;
-	const Oid function = reinterpret_cast<FuncExpr *>(node)->funcid;
-	const char *schema = get_namespace_name(get_func_namespace(function));
-	return schema != nullptr && strcmp(schema, "homing") == 0 &&
-	       strcmp(get_func_name(function), name) == 0;
-}
-
-// A condition `column = known` or `column = ANY (known)` on one of the columns.
-KeySource *SourceOf(Node *conjunct, const Key *key, List *columns)
-{
-	if (IsA(conjunct, OpExpr)) {
-		auto *op = reinterpret_cast<OpExpr *>(conjunct);
-		if (list_length(op->args) != 2 || !EqualsKey(key, op->opno, op->inputcollid))
-			return nullptr;
-		auto *left = static_cast<Node *>(linitial(op->args)),
-			 *right = static_cast<Node *>(lsecond(op->args));
-		if (IsOneOf(left, columns) && YieldsKey(key, exprType(right)) && IsKnownAtStart(right))
-			return MakeSource(right, SourceKind::kKey);
-		if (IsOneOf(right, columns) && YieldsKey(key, exprType(left)) && IsKnownAtStart(left))
-			return MakeSource(left, SourceKind::kKey);
-	} else if (IsA(conjunct, ScalarArrayOpExpr)) {
-		auto *op = reinterpret_cast<ScalarArrayOpExpr *>(conjunct);
-		auto *array = static_cast<Node *>(lsecond(op->args));
-		if (op->useOr && EqualsKey(key, op->opno, op->inputcollid) &&
-		    IsOneOf(static_cast<Node *>(linitial(op->args)), columns) &&
-		    YieldsKey(key, get_element_type(getBaseType(exprType(array)))) && IsKnownAtStart(array))
-			return MakeSource(array, SourceKind::kKeys);
-	} else if (IsHomesCall(conjunct, "_owns")) {
-		List *arguments = reinterpret_cast<FuncExpr *>(conjunct)->args;
-		if (IsOneOf(static_cast<Node *>(lthird(arguments)), columns) &&
-		    IsKnownAtStart(static_cast<Node *>(lsecond(arguments))))
-			return MakeSource(lsecond(arguments), SourceKind::kHomes);
-	}
-	return nullptr;
-}
-
-// The values of a column of a row source that is spelled out: VALUES, or a SELECT of known values.
-// False: it is not.
-bool AddSpelledOut(Var *column, List *rtable, List **sources)
-{
-	RangeTblEntry *entry = rt_fetch(column->varno, rtable);
-	if (entry->rtekind == RTE_SUBQUERY) {
-		Query *subquery = entry->subquery;
-		if (subquery->commandType != CMD_SELECT || subquery->setOperations != nullptr ||
-		    column->varattno <= 0)
-			return false;
-		Node *inner = StripRelabel(reinterpret_cast<Node *>(
-			list_nth_node(TargetEntry, subquery->targetList, column->varattno - 1)->expr));
-		if (IsKnownAtStart(inner)) {
-			*sources = lappend(*sources, MakeSource(inner, SourceKind::kKey));
-			return true;
-		}
-		return IsA(inner, Var) && reinterpret_cast<Var *>(inner)->varlevelsup == 0 &&
-		       AddSpelledOut(reinterpret_cast<Var *>(inner), subquery->rtable, sources);
-	}
-	if (entry->rtekind != RTE_VALUES)
-		return false;
-	ListCell *cell;
-	foreach (cell, entry->values_lists) {
-		auto *value = static_cast<Node *>(list_nth(lfirst_node(List, cell), column->varattno - 1));
-		if (!IsKnownAtStart(value))
-			return false;
-		*sources = lappend(*sources, MakeSource(value, SourceKind::kKey));
-	}
-	return true;
-}
-
-// The keys that the query's conditions allow for the rows of `varno`; NIL: any. `columns` becomes the
-// columns that are equal to the key.
-List *FindInConditions(Query *query, int varno, const Key *key, List **columns)
-{
-	List *conjuncts = NIL;
-	CollectConjuncts(reinterpret_cast<Node *>(query->jointree), &conjuncts);
-	Var *column = makeVar(varno, key->attnum, key->type, -1, InvalidOid, 0);
-	*columns = EqualColumns(conjuncts, key, list_make1(column));
-
-	KeySource *found = nullptr;
-	ListCell *cell;
-	foreach (cell, conjuncts) {
-		KeySource *source = SourceOf(static_cast<Node *>(lfirst(cell)), key, *columns);
-		// What another region asks us to do is exact; one value beats a list of them; either proves.
-		if (source == nullptr)
-			continue;
-		if (source->kind == SourceKind::kHomes)
-			return list_make1(source);
-		if (found == nullptr || source->kind == SourceKind::kKey)
-			found = source;
-	}
-	if (found != nullptr)
-		return list_make1(found);
-	foreach (cell, *columns) {
-		List *sources = NIL;
-		auto *var = lfirst_node(Var, cell);
-		if (var->varno != varno && AddSpelledOut(var, query->rtable, &sources))
-			return sources;
-	}
-	return NIL;
-}
 
 // --- INSERT --------------------------------------------------------------------------------------------
 
@@ -364,16 +110,83 @@ void AddValuesColumn(RangeTblEntry *values, int varno, TargetEntry *entry, Write
 		makeVar(varno, list_length(values->coltypes), type, typmod, collation, 0));
 }
 
-// INSERT … SELECT: the rows are computed here in any case; the key may be known beforehand.
-void FindSelected(Query *query, RangeTblEntry *rows, TargetEntry *entry, WriteTarget *target)
+struct SourceTables {
+	int homed;
+	bool other;  // tables that another region may not have, or have with other rows
+};
+
+bool FindSourceTables(Node *node, void *context)
+{
+	if (node == nullptr)
+		return false;
+	if (IsA(node, Query))
+		return pg::WalkQuery(reinterpret_cast<Query *>(node), FindSourceTables, context,
+		                     QTW_EXAMINE_RTES_BEFORE);
+	if (!IsA(node, RangeTblEntry))
+		return pg::WalkExpression(node, FindSourceTables, context);
+	auto *entry = reinterpret_cast<RangeTblEntry *>(node);
+	auto *found = static_cast<SourceTables *>(context);
+	if (entry->rtekind == RTE_RELATION) {
+		if (pg::CurrentCatalog()->Find(entry->relid) != nullptr)
+			++found->homed;
+		else if (entry->relkind != RELKIND_VIEW)
+			found->other = true;
+	} else if (entry->rtekind == RTE_NAMEDTUPLESTORE) {
+		found->other = true;
+	}
+	return false;
+}
+
+// Whether the rows to be inserted are computed from homed tables only.
+bool SelectsFromHomed(Query *insert)
+{
+	SourceTables found{};
+	(void) FindSourceTables(reinterpret_cast<Node *>(insert), &found);
+	return found.homed > 1 && !found.other;
+}
+
+// The keys that the conditions of a subquery allow for one of its columns. NIL: any.
+List *FindInSubquery(const RangeTblEntry *rows, AttrNumber attnum, Key key)
+{
+	if (rows->rtekind != RTE_SUBQUERY || attnum <= 0)
+		return NIL;
+	Query *subquery = rows->subquery;
+	if (subquery->commandType != CMD_SELECT || subquery->setOperations != nullptr)
+		return NIL;
+	Node *value = StripRelabel(reinterpret_cast<Node *>(
+		list_nth_node(TargetEntry, subquery->targetList, attnum - 1)->expr));
+	if (!IsA(value, Var) || reinterpret_cast<Var *>(value)->varlevelsup != 0 ||
+	    reinterpret_cast<Var *>(value)->varattno <= 0)
+		return NIL;
+	auto *column = reinterpret_cast<Var *>(value);
+	key.attnum = column->varattno;
+	List *columns;
+	List *sources = FindInConditions(subquery, column->varno, &key, &columns);
+	if (sources == NIL)
+		sources = FindInSubquery(rt_fetch(column->varno, subquery->rtable), column->varattno, key);
+	return sources;
+}
+
+// INSERT … SELECT: the key may be known beforehand.
+void FindSelected(Query *query, RangeTblEntry *rows, TargetEntry *entry, const Key *key,
+                  WriteTarget *target)
 {
 	if (rows != nullptr && rows->rtekind == RTE_SUBQUERY)
-		target->sharing = Sharing::kSelect;
+		target->sharing = SelectsFromHomed(query) ? Sharing::kSelectThere : Sharing::kSelect;
 	Node *expr = StripRelabel(reinterpret_cast<Node *>(entry->expr));
-	if (IsKnownAtStart(expr))
+	if (IsKnownAtStart(expr)) {
 		target->sources = list_make1(MakeSource(expr, SourceKind::kKey));
-	else if (!IsA(expr, Var) ||
-	         !AddSpelledOut(reinterpret_cast<Var *>(expr), query->rtable, &target->sources))
+		return;
+	}
+	if (IsA(expr, Var)) {
+		auto *column = reinterpret_cast<Var *>(expr);
+		if (AddSpelledOut(column, query->rtable, &target->sources))
+			return;
+		target->sources = NIL;
+		if (rows != nullptr)
+			target->sources = FindInSubquery(rows, column->varattno, *key);
+	}
+	if (target->sources == NIL)
 		target->unproved = "The keys of the inserted rows are computed by a query.";
 }
 
@@ -416,7 +229,7 @@ void FindInserted(Query *query, const Key *key, WriteTarget *target, ParamNumber
 	if (rows != nullptr && IsRoutedBatch(query, entry, target))
 		return;
 	if (rows == nullptr || rows->rtekind != RTE_VALUES) {
-		FindSelected(query, rows, entry, target);
+		FindSelected(query, rows, entry, key, target);
 		return;
 	}
 	target->sharing = Sharing::kValues;
@@ -436,25 +249,6 @@ void FindInserted(Query *query, const Key *key, WriteTarget *target, ParamNumber
 		ListCell *value = list_nth_cell(lfirst_node(List, cell), column);
 		lfirst(value) = RouteInserted(static_cast<Node *>(lfirst(value)), target, numbers);
 	}
-}
-
-Key KeyOfTarget(const WriteTarget *target, const pg::HomedTable *homed)
-{
-	Key key{homed->key_attnum, homed->key_type, InvalidOid};
-	key.opfamily = lookup_type_cache(key.type, TYPECACHE_BTREE_OPFAMILY)->btree_opf;
-	if (target->relid != target->homed)
-		key.attnum = get_attnum(target->relid, get_attname(target->homed, homed->key_attnum, false));
-	return key;
-}
-
-// The query of a foreign key's trigger. It locks the row that it sees here: a key of another keyspace may
-// have its home elsewhere, and a session that serves a forwarded statement asks nobody.
-bool IsForeignKeyCheck(const Query *query, const RowMarkClause *mark, const RangeTblEntry *entry)
-{
-	if (mark->strength != LCS_FORKEYSHARE || entry->inh || list_length(query->targetList) != 1)
-		return false;
-	auto *value = linitial_node(TargetEntry, query->targetList);
-	return IsA(value->expr, Const) && reinterpret_cast<Const *>(value->expr)->consttype == INT4OID;
 }
 
 // --- one written table ---------------------------------------------------------------------------------
@@ -536,31 +330,6 @@ void CheckKeyAfterTriggers(Query *query, const Key *key, const WriteTarget *targ
 	query->withCheckOptions = lappend(query->withCheckOptions, check);
 }
 
-// FOR UPDATE and the like: the rows are locked at their home.
-void AnalyseRowMarks(Query *query, WriteAnalysis *analysis)
-{
-	ListCell *cell;
-	foreach (cell, query->rowMarks) {
-		auto *mark = lfirst_node(RowMarkClause, cell);
-		RangeTblEntry *entry = rt_fetch(mark->rti, query->rtable);
-		const pg::Catalog *catalog = pg::CurrentCatalog();
-		const pg::HomedTable *homed = entry->rtekind == RTE_RELATION && catalog != nullptr
-		                                  ? catalog->Find(entry->relid)
-		                                  : nullptr;
-		if (homed == nullptr || IsForeignKeyCheck(query, mark, entry))
-			continue;
-		auto *target = static_cast<WriteTarget *>(palloc0(sizeof(WriteTarget)));
-		target->relid = entry->relid;
-		target->homed = homed->relid;
-		analysis->targets = lappend(analysis->targets, target);
-		const Key key = KeyOfTarget(target, homed);
-		List *columns;
-		target->sources = FindInConditions(query, static_cast<int>(mark->rti), &key, &columns);
-		if (target->sources == NIL)
-			target->unproved = "No condition gives the key of the rows to be locked.";
-	}
-}
-
 bool IsKeys(List *sources)
 {
 	return static_cast<KeySource *>(linitial(sources))->kind != SourceKind::kHomes;
@@ -623,8 +392,6 @@ WriteAnalysis *AnalyseWrite(Query *query, ParamListInfo bound)
 	ParamNumbers numbers{query, bound, 0};
 	if (query->commandType != CMD_SELECT && query->commandType != CMD_UTILITY)
 		AnalyseTarget(query, analysis, &numbers);
-	else
-		AnalyseRowMarks(query, analysis);
 	if (query->hasModifyingCTE) {
 		ListCell *cell;
 		foreach (cell, query->cteList) {
@@ -636,6 +403,7 @@ WriteAnalysis *AnalyseWrite(Query *query, ParamListInfo bound)
 		foreach (cell, analysis->targets)
 			static_cast<WriteTarget *>(lfirst(cell))->sharing = Sharing::kNone;
 	}
+	AnalyseRowLocks(query, analysis);
 	return analysis->targets != NIL ? analysis : nullptr;
 }
 

@@ -30,10 +30,11 @@ struct KeySource {
 // How a statement can be shared out when its rows live in several regions.
 enum class Sharing {
 	kNone,
-	kValues,  // INSERT … VALUES: by rows; source i is the key of row i
-	kSelect,  // INSERT … SELECT: the rows are computed here and routed one by one
-	kOwned,   // UPDATE, DELETE: every region does its own rows
-	kMove     // UPDATE of the key: rows are deleted at the old and inserted at the new home
+	kValues,       // INSERT … VALUES: by rows; source i is the key of row i
+	kSelect,       // INSERT … SELECT: the rows are computed here and routed one by one
+	kSelectThere,  // the same, but if there is one home, it has all that the rows are computed from
+	kOwned,        // UPDATE, DELETE: every region does its own rows
+	kMove          // UPDATE of the key: rows are deleted at the old and inserted at the new home
 };
 
 struct WriteTarget {

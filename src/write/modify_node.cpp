@@ -65,7 +65,7 @@ void ApproveHere(HomedModifyState *state, EState *estate)
 		return;
 	for (int i = 0; i < state->keys.target_count; ++i)
 		ApproveWrites(state->keys.targets[i].relid, estate->es_query_cxt);
-	if (state->decision.serve)
+	if (state->decision.serve || state->decision.parts[0].region == state->decision.region)
 		CheckMayWriteHere();
 }
 
@@ -147,8 +147,7 @@ void RunParts(HomedModifyState *state, EState *estate, TupleDesc returning)
 	if (decision->parts[0].region == decision->region)
 		local = 1;
 	for (int i = local; i < decision->part_count; ++i) {
-		outgoing[i] =
-			Prepare(PartOf(state, &decision->parts[i]), estate->es_param_list_info, returning);
+		outgoing[i] = Prepare(PartOf(state, &decision->parts[i]), estate->es_param_list_info);
 		pg::PgEntry([&] { Post(decision->parts[i].region, ToRemote(outgoing[i])); });
 	}
 	// RETURNING rows of every part by themselves, to be put into order.
@@ -162,7 +161,7 @@ void RunParts(HomedModifyState *state, EState *estate, TupleDesc returning)
 	pg::PgEntry([&] {
 		for (int i = local; i < decision->part_count; ++i) {
 			const remote::Result result = Answer(decision->parts[i].region);
-			TakeAnswer(result, estate, returning, outgoing[i].binary, rows[i]);
+			TakeAnswer(result, estate, returning, rows[i]);
 		}
 	});
 	if (returning->natts > 0)
@@ -215,7 +214,8 @@ void RunAsDecided(HomedModifyState *state, EState *estate, TupleDesc returning)
 		RunHere(state, estate, returning);
 	else if (state->decision.part_count == 0)
 		FollowHome(state, estate, returning);
-	else if (state->keys.targets[0].sharing == Sharing::kSelect)
+	else if (state->keys.targets[0].sharing == Sharing::kSelect ||
+	         state->keys.targets[0].sharing == Sharing::kSelectThere)
 		ExecuteRoutedInsert(state->query, state->keys.targets[0].homed, estate, returning,
 		                    state->rows);
 	else if (state->keys.targets[0].sharing == Sharing::kMove)
@@ -245,7 +245,7 @@ TupleTableSlot *Execute(CustomScanState *node)
 {
 	HomedModifyState *state = StateOf(node);
 	if (RunsPlan(state))
-		return ExecProcNode(static_cast<PlanState *>(linitial(node->custom_ps)));
+		return ServeRow(static_cast<PlanState *>(linitial(node->custom_ps)));
 	if (!state->executed)
 		RunElsewhere(state);
 	return tuplestore_gettupleslot(state->rows, true, false, state->row) ? state->row : nullptr;

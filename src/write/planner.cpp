@@ -5,6 +5,7 @@
 
 #include "write/execute_here.hpp"
 #include "write/read_node.hpp"
+#include "write/row_locks.hpp"
 
 extern "C" {
 #include "optimizer/planner.h"
@@ -37,7 +38,7 @@ PlannedStmt *PlanHomed(Query *parse, const char *query_string, int options, Para
 {
 	if (PlansPartHere())
 		return Plan(parse, query_string, options, bound);
-	if (parse->commandType == CMD_SELECT && !parse->hasModifyingCTE && parse->rowMarks == NIL)
+	if (parse->commandType == CMD_SELECT && !parse->hasModifyingCTE && !LocksRows(parse))
 		return PlanRead(parse, query_string, options, bound);
 	const WriteAnalysis *analysis = pg::PgEntry([&] { return AnalyseWrite(parse, bound); });
 	if (analysis == nullptr)

@@ -8,6 +8,7 @@
 #include "pg/catalog.hpp"
 #include "pg/settings.hpp"
 #include "write/outcome_table.hpp"
+#include "write/execute_here.hpp"
 #include "write/read_node.hpp"
 #include "write/transaction.hpp"
 
@@ -207,7 +208,7 @@ void WaitBeforeRead(QueryDesc *query)
 bool ReadElsewhere(QueryDesc *query)
 {
 	if (pg::settings.read_consistency == pg::kReadEventual || query->operation != CMD_SELECT ||
-	    pg::settings.forwarded_from[0] != '\0')
+	    pg::settings.forwarded_from[0] != '\0' || InsideServedWrite())
 		return false;
 	const WritePlaces written = WhereWritten();
 	if (written.elsewhere == 0 && pg::settings.read_consistency != pg::kReadHome)

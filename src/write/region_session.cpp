@@ -77,6 +77,18 @@ void RegionSession::Send(Answer purpose, const std::string &sql,
 	connection_->Send(sql, arguments, binary_result);
 }
 
+void RegionSession::Sync()
+{
+	expected_.push_back(Answer::kSync);
+	connection_->Sync();
+}
+
+void RegionSession::SyncLater(Answer purpose)
+{
+	expected_.push_back(purpose);
+	connection_->SyncLater();
+}
+
 // The first thing a session is asked: it refuses when it is not where we think it is.
 void RegionSession::QueueGreeting()
 {
@@ -140,11 +152,30 @@ void RegionSession::EnterTransaction(int nest_level)
 	QueueSettings();
 }
 
+// Something that runs here as a part of a statement, a trigger for example, uses the session while the other
+// part runs over there: that one comes first.
+void RegionSession::TakeEarly()
+{
+	if (const int level = std::exchange(awaited_, 0); level > 0)
+		early_.emplace_back(level, Collect());
+}
+
+remote::Result RegionSession::Receive()
+{
+	if (std::exchange(awaited_, 0) > 0 || early_.empty())
+		return Collect();
+	remote::Result result = std::move(early_.back().second);
+	early_.pop_back();
+	return result;
+}
+
 void RegionSession::Post(const RemoteStatement &statement, int nest_level)
 {
+	TakeEarly();
 	EnterTransaction(nest_level);
 	Send(Answer::kStatement, statement.sql, statement.arguments, statement.binary_result);
-	connection_->Sync();
+	Sync();
+	awaited_ = nest_level;
 }
 
 // --- receiving --------------------------------------------------------------------------------------------
@@ -183,18 +214,22 @@ void RegionSession::Take(remote::Result result, Taken *taken)
 {
 	const Answer purpose = expected_.empty() ? Answer::kDropped : expected_.front();
 	if (!result) {
-		if (!expected_.empty())
+		if (!expected_.empty() && !IsSync(purpose))
 			expected_.pop_front();
 		return;
 	}
 	switch (PQresultStatus(result.get())) {
 	case PGRES_PIPELINE_SYNC:
+		if (IsSync(purpose))
+			expected_.pop_front();
+		return;
 	case PGRES_PIPELINE_ABORTED:
 		return;
 	case PGRES_FATAL_ERROR:
 		if (purpose == Answer::kFinish)
 			finish_failed_ = true;
-		else if (!taken->error && purpose != Answer::kDropped && purpose != Answer::kPosition)
+		else if (!taken->error && purpose != Answer::kDropped && purpose != Answer::kDroppedSync &&
+		         purpose != Answer::kPosition)
 			taken->error = remote::Error::FromResult(result.get());
 		return;
 	default:
@@ -280,9 +315,9 @@ remote::Result RegionSession::Settle(CommitPoint *commit)
 	try {
 		pg::CancelMode mode(waiter_, pg::OnCancel::kTell);
 		try {
-			connection_->SyncLater();
+			SyncLater();
 			QueuePosition();
-			connection_->Sync();
+			Sync();
 		} catch (const pg::CancelRequested &) {
 			PassOnCancel(mode);
 		}
@@ -311,11 +346,15 @@ remote::Result RegionSession::Settle(CommitPoint *commit)
 }
 
 // What is still to be answered failed, or does not count any more.
-void RegionSession::DropAnswers() noexcept
+void RegionSession::DropAnswers(int nest_level) noexcept
 {
+	if (awaited_ >= nest_level)
+		awaited_ = 0;
+	while (!early_.empty() && early_.back().first >= nest_level)
+		early_.pop_back();
 	for (Answer &answer : expected_) {
 		if (answer != Answer::kFinish && answer != Answer::kPosition)
-			answer = Answer::kDropped;
+			answer = IsSync(answer) ? Answer::kDroppedSync : Answer::kDropped;
 	}
 }
 
@@ -331,6 +370,8 @@ void RegionSession::Rollback() noexcept
 	if (!any)
 		return;
 	DropAnswers();
+	// Nothing is waited for here: a new connection is made.
+	copying_ = copying_ || connection_->HasAbandonedCopy();
 	if (Dead()) {
 		prepared_.clear();
 		return;
@@ -339,10 +380,10 @@ void RegionSession::Rollback() noexcept
 	try {
 		// Also when PREPARE was sent: it may have failed.
 		Send(Answer::kDropped, "ROLLBACK");
-		connection_->SyncLater();
+		SyncLater(Answer::kDroppedSync);
 		if (!prepared_.empty()) {
 			Send(Answer::kDropped, "ROLLBACK PREPARED '" + prepared_ + "'");
-			connection_->SyncLater();
+			SyncLater(Answer::kDroppedSync);
 		}
 	} catch (...) {
 		// Lost now.
@@ -356,7 +397,7 @@ void RegionSession::PostPrepare(const std::string &gid, const core::OutcomeToken
 	QueueOutcome(part);
 	Send(Answer::kCommand, "PREPARE TRANSACTION '" + gid + "'");
 	prepared_ = gid;
-	connection_->Sync();
+	Sync();
 }
 
 // Over there, COMMIT PREPARED waits until the decision has arrived, and fails without it (prepared_guard.hpp).
@@ -367,7 +408,7 @@ void RegionSession::Finish() noexcept
 	finish_failed_ = false;
 	try {
 		Send(Answer::kFinish, "COMMIT PREPARED '" + prepared_ + "'");
-		connection_->SyncLater();
+		SyncLater(Answer::kDroppedSync);
 	} catch (...) {
 		// The region's worker commits it.
 	}
@@ -405,7 +446,9 @@ void RegionSession::EndSubtransaction(bool commit, int nest_level)
 		return;
 	// Deeper savepoints are gone with this one; so are commands that end them.
 	if (!commit) {
-		DropAnswers();
+		if (copying_ && !connection_->Lost())
+			copying_ = !connection_->AbandonCopy();
+		DropAnswers(nest_level);
 		pending_.push_back("ROLLBACK TO SAVEPOINT " + Savepoint(nest_level));
 		settings_.clear();
 	}

@@ -55,7 +55,7 @@ public:
 	// Its answer is received with Receive, before anything else is sent.
 	void Post(const RemoteStatement &statement, int nest_level);
 	// Throws the remote error, or ConnectionLost: then nothing of the transaction is committed.
-	remote::Result Receive() { return Collect(); }
+	remote::Result Receive();
 
 	// Runs the statement as a transaction of its own: one round trip, and it is committed on return. The
 	// result is empty when the connection was lost and the commit was learned of in another way.
@@ -107,11 +107,20 @@ private:
 		kGreeting,
 		kPosition,  // of the last commit there; not wanted if it fails
 		kFinish,    // of committing a prepared part; if it fails, the region's worker does it
-		kDropped    // nobody cares
+		kDropped,   // nobody cares
+		kSync,      // an error here is that of the commit which a Sync outside a block is
+		kDroppedSync
 	};
+	static bool IsSync(Answer answer)
+	{
+		return answer == Answer::kSync || answer == Answer::kDroppedSync;
+	}
 
 	void Send(Answer purpose, const std::string &sql,
 	          const std::vector<remote::Argument> &arguments = {}, bool binary_result = false);
+	void Sync();
+	void TakeEarly();
+	void SyncLater(Answer purpose = Answer::kSync);
 	void QueueGreeting();
 	void QueueSettings();
 	void QueueBegin();
@@ -128,7 +137,7 @@ private:
 	void Take(remote::Result result, Taken *taken);
 	remote::Result Collect();
 	remote::Result CollectAll();
-	void DropAnswers() noexcept;
+	void DropAnswers(int nest_level = 0) noexcept;
 	void Ended() { level_ = written_level_ = 0; }
 	remote::Result NextAnswer(pg::CancelMode &mode);
 	void PassOnCancel(pg::CancelMode &mode);
@@ -146,7 +155,10 @@ private:
 	int written_level_ = 0;  // lowest nesting level of a write in it; 0: none
 	std::string prepared_;   // name of the part that we have asked to prepare; empty: none
 	int prepared_limit_ = -1;
-	bool finish_failed_ = false;   // of the last Finish
+	bool finish_failed_ = false;  // of the last Finish
+	int awaited_ = 0;  // nesting level of a statement whose answer is still to be received; 0: none
+	// Answers that came before they were asked for, with the statement's level, the newest last.
+	std::vector<std::pair<int, remote::Result>> early_;
 	bool copying_ = false;         // between the begin and the end of a COPY
 	bool cancelled_ = false;       // while answers are awaited: our user cancelled, and they know
 	std::deque<Answer> expected_;  // answers to what was sent, in order

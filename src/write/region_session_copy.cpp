@@ -21,8 +21,9 @@ auto RegionSession::InCopy(const Body &body) -> decltype(body())
 
 void RegionSession::BeginCopy(const std::string &sql, int nest_level)
 {
+	TakeEarly();
 	EnterTransaction(nest_level);
-	connection_->Sync();
+	Sync();
 	(void) Collect();
 	copying_ = true;
 	InCopy([&] { connection_->BeginCopy(sql); });

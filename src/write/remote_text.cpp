@@ -2,16 +2,19 @@
 
 #include "pg/compat.hpp"
 #include "pg/exact_text.hpp"
+#include "write/portable_type.hpp"
 
 extern "C" {
 #include "access/table.h"
 #include "access/transam.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "parser/parse_func.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
 #include "rewrite/rewriteManip.h"
@@ -295,6 +298,9 @@ void MatchSource(Query *insert)
 void MakeWritable(Query *query)
 {
 	ListCell *cell;
+	// The table behind a view stands in the FROM of the view.
+	if (query->resultRelation > 0)
+		rt_fetch(query->resultRelation, query->rtable)->inFromCl = false;
 	switch (query->commandType) {
 	case CMD_UPDATE:
 		query->targetList = WritableTargets(query->targetList);
@@ -317,6 +323,85 @@ void MakeWritable(Query *query)
 	default:
 		break;
 	}
+}
+
+// --- results ----------------------------------------------------------------------------------------------
+
+Expr *ExactText(Expr *value)
+{
+	const Oid types[] = {ANYELEMENTOID};
+	List *name = list_make2(makeString(pstrdup("homing")), makeString(pstrdup("_exact_text")));
+	return reinterpret_cast<Expr *>(makeFuncExpr(LookupFuncName(name, 1, types, false), TEXTOID,
+	                                             list_make1(value), DEFAULT_COLLATION_OID,
+	                                             InvalidOid, COERCE_EXPLICIT_CALL));
+}
+
+bool IsToBeText(const TargetEntry *entry)
+{
+	return !entry->resjunk && !IsPortableInBinary(exprType(reinterpret_cast<Node *>(entry->expr)));
+}
+
+// SELECT … FROM (query): for a query whose columns decide which rows it has.
+Query *Around(Query *query)
+{
+	auto *around = makeNode(Query);
+	around->commandType = CMD_SELECT;
+	auto *source = makeNode(RangeTblEntry);
+	source->rtekind = RTE_SUBQUERY;
+	source->subquery = query;
+	source->inFromCl = true;
+	List *names = ColumnNames("c", ExecCleanTargetListLength(query->targetList));
+	source->alias = makeAlias("source", names);
+	source->eref = makeAlias("source", names);
+	around->rtable = list_make1(source);
+	auto *from = makeNode(RangeTblRef);
+	from->rtindex = 1;
+	around->jointree = makeFromExpr(list_make1(from), nullptr);
+	IncrementVarSublevelsUp(reinterpret_cast<Node *>(query), 1, 1);
+	ListCell *cell;
+	foreach (cell, query->targetList) {
+		auto *entry = lfirst_node(TargetEntry, cell);
+		if (entry->resjunk)
+			continue;
+		const int column = list_length(around->targetList) + 1;
+		Expr *value = SourceColumn(reinterpret_cast<Node *>(entry->expr), 1, column);
+		around->targetList = lappend(around->targetList,
+		                             makeTargetEntry(value, column, psprintf("c%d", column), false));
+	}
+	return around;
+}
+
+// The result travels in binary form, which no setting changes. Columns that have none that every database
+// understands are converted to text.
+Query *WithPortableColumns(Query *query)
+{
+	const bool select = query->commandType == CMD_SELECT;
+	ListCell *cell;
+	bool any = false;
+	foreach (cell, select ? query->targetList : query->returningList)
+		any = any || IsToBeText(lfirst_node(TargetEntry, cell));
+	if (!any)
+		return query;
+	if (select && (query->distinctClause != NIL || query->setOperations != nullptr))
+		query = Around(query);
+	List *columns = select ? query->targetList : query->returningList, *sorted_by = NIL;
+	foreach (cell, columns) {
+		auto *entry = lfirst_node(TargetEntry, cell);
+		if (!IsToBeText(entry))
+			continue;
+		if (entry->ressortgroupref != 0) {
+			TargetEntry *key = flatCopyTargetEntry(entry);
+			key->resjunk = true;
+			sorted_by = lappend(sorted_by, key);
+			entry->ressortgroupref = 0;
+		}
+		entry->expr = ExactText(entry->expr);
+	}
+	columns = list_concat(columns, sorted_by);
+	for (int i = 0; i < list_length(columns); ++i)
+		list_nth_node(TargetEntry, columns, i)->resno = i + 1;
+	(select ? query->targetList : query->returningList) = columns;
+	return query;
 }
 
 Node *Numbered(Param *param, Rewriting *rewriting)
@@ -371,43 +456,6 @@ Node *Rewrite(Node *node, void *context)
 
 }  // namespace
 
-bool IsPortableType(Oid type)
-{
-	if (type >= FirstGenbkiObjectId)
-		return false;
-	switch (type) {
-	// Their values are numbers of objects, which differ from database to database.
-	case REGPROCOID:
-	case REGPROCEDUREOID:
-	case REGOPEROID:
-	case REGOPERATOROID:
-	case REGCLASSOID:
-	case REGCOLLATIONOID:
-	case REGTYPEOID:
-	case REGROLEOID:
-	case REGNAMESPACEOID:
-	case REGCONFIGOID:
-	case REGDICTIONARYOID:
-	case REGPROCARRAYOID:
-	case REGPROCEDUREARRAYOID:
-	case REGOPERARRAYOID:
-	case REGOPERATORARRAYOID:
-	case REGCLASSARRAYOID:
-	case REGCOLLATIONARRAYOID:
-	case REGTYPEARRAYOID:
-	case REGROLEARRAYOID:
-	case REGNAMESPACEARRAYOID:
-	case REGCONFIGARRAYOID:
-	case REGDICTIONARYARRAYOID:
-	case RECORDOID:
-	case RECORDARRAYOID:
-	case UNKNOWNOID:
-		return false;
-	default:
-		return true;
-	}
-}
-
 bool IsDefault(Query *insert, TargetEntry *entry)
 {
 	if (contain_vars_of_level(reinterpret_cast<Node *>(entry->expr), 0))
@@ -420,20 +468,12 @@ bool IsDefault(Query *insert, TargetEntry *entry)
 	return value != nullptr && equal(value, entry->expr);
 }
 
-bool AllPortable(TupleDesc desc)
-{
-	for (int i = 0; i < desc->natts; ++i) {
-		if (!IsPortableType(TupleDescAttr(desc, i)->atttypid))
-			return false;
-	}
-	return true;
-}
-
 RemoteText DeparseForRegion(Query *query)
 {
 	Rewriting rewriting{NIL};
 	auto *rewritten =
 		reinterpret_cast<Query *>(Rewrite(static_cast<Node *>(copyObjectImpl(query)), &rewriting));
+	rewritten = WithPortableColumns(rewritten);
 
 	// Names are printed as the search path needs them.
 	const int nest_level = NewGUCNestLevel();

@@ -29,8 +29,4 @@ RemoteText DeparseForRegion(Query *query);
 // Whether INSERT's value for the column is the default that the rewriter filled in. Plain.
 bool IsDefault(Query *insert, TargetEntry *entry);
 
-// A type whose number and binary form are the same in every database of this major version.
-bool IsPortableType(Oid type);
-bool AllPortable(TupleDesc desc);
-
 }  // namespace homing::write

@@ -9,6 +9,7 @@
 #include "pg/key_home.hpp"
 #include "write/execute_here.hpp"
 #include "write/forward.hpp"
+#include "write/references.hpp"
 #include "write/remote_text.hpp"
 #include "write/statement_params.hpp"
 #include "write/routing.hpp"
@@ -78,7 +79,6 @@ struct RoutedInsert {
 	int home_count;
 	Batch *batches;
 	int batch_count;
-	bool binary;
 };
 
 // --- the two queries -----------------------------------------------------------------------------------
@@ -105,6 +105,13 @@ Query *SourceQuery(Query *insert, List *sent)
 {
 	auto *select = static_cast<Query *>(copyObjectImpl(insert));
 	select->commandType = CMD_SELECT;
+	// The table is not read. Whoever may not write it has been refused already.
+	auto *nothing = makeNode(RangeTblEntry);
+	nothing->rtekind = RTE_RESULT;
+	nothing->eref = makeAlias("*RESULT*", NIL);
+	lfirst(list_nth_cell(select->rtable, select->resultRelation - 1)) = nothing;
+	if (select->onConflict != nullptr && select->onConflict->exclRelIndex > 0)
+		lfirst(list_nth_cell(select->rtable, select->onConflict->exclRelIndex - 1)) = nothing;
 	select->resultRelation = 0;
 	select->onConflict = nullptr;
 	select->returningList = NIL;
@@ -203,7 +210,7 @@ void AwaitBatch(RoutedInsert *insert, Batch *batch)
 		return;
 	batch->posted = false;
 	const remote::Result result = Answer(batch->region);
-	TakeAnswer(result, insert->estate, insert->returning, insert->binary, insert->rows);
+	TakeAnswer(result, insert->estate, insert->returning, insert->rows);
 }
 
 void Flush(RoutedInsert *insert, Batch *batch)
@@ -221,8 +228,7 @@ void Flush(RoutedInsert *insert, Batch *batch)
 		});
 	} else {
 		AwaitBatch(insert, batch);
-		const Outgoing outgoing =
-			pg::PgCall([&] { return Prepare(insert->batch_query, params, insert->returning); });
+		const Outgoing outgoing = pg::PgCall([&] { return Prepare(insert->batch_query, params); });
 		Post(batch->region, ToRemote(outgoing));
 		batch->posted = true;
 	}
@@ -406,7 +412,6 @@ RoutedInsert *StartRoutedInsert(Query *query, Oid homed, List *sent, AttrNumber 
 	PrepareColumns(insert, sent, key);
 	insert->first_param = HighestParam(query, estate->es_param_list_info) + 1;
 	insert->batch_query = BatchQuery(query, sent, insert);
-	insert->binary = AllPortable(returning);
 	return insert;
 }
 
@@ -450,8 +455,8 @@ List *NewRow(Query *update)
 	return row;
 }
 
-// DELETE … RETURNING the new row.
-Query *DeletePart(Query *update, List *row)
+// DELETE … RETURNING the new row, and behind it that nothing refers to the old one.
+Query *DeletePart(Query *update, List *row, AttrNumber key)
 {
 	auto *part = static_cast<Query *>(copyObjectImpl(update));
 	part->commandType = CMD_DELETE;
@@ -467,6 +472,18 @@ Query *DeletePart(Query *update, List *row)
 		value->resno = list_length(part->returningList) + 1;
 		part->returningList = lappend(part->returningList, value);
 	}
+	Relation relation = table_open(entry->relid, NoLock);
+	foreach (cell, row) {
+		auto *value = lfirst_node(TargetEntry, cell);
+		if (value->resno == key && IsReferenced(relation))
+			part->returningList =
+				lappend(part->returningList,
+			            makeTargetEntry(CheckUnreferenced(relation, part->resultRelation,
+			                                              value->expr),
+			                            list_length(part->returningList) + 1,
+			                            pstrdup("unreferenced"), false));
+	}
+	table_close(relation, NoLock);
 	return part;
 }
 
@@ -548,8 +565,8 @@ void ExecuteRoutedInsert(Query *query, Oid homed, EState *estate, TupleDesc retu
 	const AttrNumber key = pg::PgEntry([&] { return KeyOf(query, homed); });
 	List *sent = SentEntries(query, key);
 	RoutedInsert *insert = StartRoutedInsert(query, homed, sent, key, estate, returning, rows);
-	(void) ExecuteHere(SourceQuery(query, sent), estate, estate->es_param_list_info,
-	                   &insert->receiver);
+	(void) ExecuteByHome(SourceQuery(query, sent), estate, estate->es_param_list_info,
+	                     &insert->receiver);
 	FinishRoutedInsert(insert);
 }
 
@@ -562,7 +579,7 @@ void ExecuteMovingUpdate(Query *update, Oid homed, EState *estate, TupleDesc ret
 	Query *part = InsertPart(query, row);
 	CheckMovable(query, part);
 	RoutedInsert *insert = StartRoutedInsert(part, homed, row, key, estate, returning, rows);
-	(void) ExecuteByHome(DeletePart(query, row), estate, estate->es_param_list_info,
+	(void) ExecuteByHome(DeletePart(query, row, key), estate, estate->es_param_list_info,
 	                     &insert->receiver);
 	FinishRoutedInsert(insert);
 }

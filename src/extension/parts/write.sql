@@ -52,3 +52,15 @@ CREATE FUNCTION homing._serves(keyspace int4, key anyelement) RETURNS boolean
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_serves';
 COMMENT ON FUNCTION homing._serves(int4, anyelement) IS
 	'true; raises 0A000 when the home of the key is not in this region';
+
+-- A check on rows that an UPDATE of the key moves to another home.
+CREATE FUNCTION homing._unreferenced("row" anyelement, new_key "any") RETURNS boolean
+VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_unreferenced';
+COMMENT ON FUNCTION homing._unreferenced(anyelement, "any") IS
+	'true; raises 23503 or 0A000 when a foreign key of another row refers to this row of a table';
+
+-- Values whose binary form only their own database understands.
+CREATE FUNCTION homing._exact_text(value anyelement) RETURNS text
+STABLE STRICT PARALLEL SAFE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_exact_text';
+COMMENT ON FUNCTION homing._exact_text(anyelement) IS
+	'the value as text that loses nothing, whatever the settings of the session';
