@@ -92,6 +92,7 @@ my $begin = time;
 while ($done < $statements && $differences < $most_differences && (!$seconds || time - $begin < $seconds))
 {
 	my $region = ($cluster->names)[ $batches % 3 ];
+	my @before;
 	for my $statement ($random->batch($batch_size))
 	{
 		$done++;
@@ -100,10 +101,11 @@ while ($done < $statements && $differences < $most_differences && (!$seconds || 
 		my $expected = session('plain', $plain)->run($is_refused ? $refusal : $statement->{sql});
 		$refused++ if $is_refused;
 		$failed++ if $got->{sqlstate};
+		push @before, $statement->{sql};
 		next if same($statement, $got, $expected);
 		$differences++;
-		diag("seed $seed, statement $done, at $region:\n$statement->{sql}\n--- cluster\n" . describe($got)
-			  . "\n--- plain database\n" . describe($expected));
+		diag("seed $seed, statement $done, at $region, the last of:\n" . join(";\n", @before)
+			  . "\n--- cluster\n" . describe($got) . "\n--- plain database\n" . describe($expected));
 	}
 	converge();
 	# Every now and then a new session, without plans and connections.
