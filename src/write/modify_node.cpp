@@ -8,6 +8,7 @@
 #include "write/forward.hpp"
 #include "write/guard.hpp"
 #include "write/parts.hpp"
+#include "write/read_consistency.hpp"
 #include "write/routed_insert.hpp"
 #include "write/routing.hpp"
 #include "write/transaction.hpp"
@@ -93,8 +94,10 @@ void Begin(CustomScanState *node, EState *estate, int eflags)
 		state->decision = pg::PgEntry([&] { return Decide(state->keys, !explain_only); });
 		MemoryContextSwitchTo(old);
 	}
-	if (!explain_only)
+	if (!explain_only) {
+		CheckSeesOwnWrites(state->query, estate->es_param_list_info, &state->decision);
 		ApproveHere(state, estate);
+	}
 	if (RunsPlan(state))
 		node->custom_ps = list_make1(
 			ExecInitNode(static_cast<Plan *>(linitial(scan->custom_plans)), estate, eflags));
@@ -304,6 +307,12 @@ const CustomExecMethods kExecMethods = {
 void RegisterModifyNode()
 {
 	RegisterCustomScanMethods(&kScanMethods);
+}
+
+bool WritesByHome(const PlannedStmt *statement)
+{
+	return IsA(statement->planTree, CustomScan) &&
+	       castNode(CustomScan, statement->planTree)->methods == &kScanMethods;
 }
 
 void WrapPlan(PlannedStmt *statement, const WriteAnalysis *analysis, Query *query)

@@ -18,4 +18,7 @@ void RegisterModifyNode();
 // Puts the node on top of the plan. `query` is what a home is sent; it is kept. A plain server call.
 void WrapPlan(PlannedStmt *statement, const WriteAnalysis *analysis, Query *query);
 
+// Whether the plan has the node. A plain server call.
+bool WritesByHome(const PlannedStmt *statement);
+
 }  // namespace homing::write

@@ -9,6 +9,7 @@
 #include "pg/settings.hpp"
 #include "write/outcome_table.hpp"
 #include "write/execute_here.hpp"
+#include "write/modify_node.hpp"
 #include "write/read_node.hpp"
 #include "write/transaction.hpp"
 
@@ -204,6 +205,28 @@ void WaitBeforeRead(QueryDesc *query)
 	query->snapshot = fresh;
 }
 
+// The regions that have rows of this transaction which are not yet here. None, when what it reads does not
+// depend on it.
+WritePlaces HiddenWrites()
+{
+	if (pg::settings.read_consistency == pg::kReadEventual ||
+	    pg::settings.forwarded_from[0] != '\0' || InsideServedWrite())
+		return {0, {}, false};
+	return WhereWritten();
+}
+
+constexpr const char *kReadsHere =
+	"The transaction has written at another region, and the statement writes a table that has no homes.";
+
+// A write of tables that have no home is executed here, and reads here.
+void CheckReadsOfPlainWrite(const PlannedStmt *statement)
+{
+	const bool writes = statement->commandType != CMD_SELECT || statement->hasModifyingCTE;
+	if (writes && !WritesByHome(statement) && HiddenWrites().elsewhere > 0 &&
+	    ReadsHomedTable(statement))
+		RefusePlace(kReadsHere, "It would read homed tables here as well.");
+}
+
 // A read that must not be answered from what is here runs elsewhere. Returns whether it does.
 bool ReadElsewhere(QueryDesc *query)
 {
@@ -230,6 +253,8 @@ bool ReadElsewhere(QueryDesc *query)
 
 void StartAfterWaiting(QueryDesc *query, int flags)
 {
+	if ((flags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
+		CheckReadsOfPlainWrite(query->plannedstmt);
 	if (!ReadElsewhere(query) && AnythingNeeded() && (flags & EXEC_FLAG_EXPLAIN_ONLY) == 0 &&
 	    ReadsHomedTable(query->plannedstmt))
 		WaitBeforeRead(query);
@@ -259,8 +284,14 @@ void UtilityAfterWaiting(PlannedStmt *statement, const char *text, bool read_onl
                          QueryCompletion *completion)
 {
 	const bool needed_now = AnythingNeeded();
+	const bool copies = CopiesFromHomedTable(statement->utilityStmt);
 	bool pushed = false;
-	if (needed_now && CopiesFromHomedTable(statement->utilityStmt)) {
+	if (copies && HiddenWrites().elsewhere > 0)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		                errmsg("cannot copy from a homed table now"),
+		                errdetail("The transaction has written at another region."),
+		                errhint("Use COPY (SELECT ...) TO, or commit before.")));
+	if (needed_now && copies) {
 		if (IsolationUsesXactSnapshot() && FirstSnapshotSet)
 			RefuseOldSnapshot();
 		pg::PgEntry([] { AwaitNeeded(); });
@@ -313,6 +344,23 @@ void ForgetPart(core::RegionId region, const core::OutcomeToken &part) noexcept
 {
 	if (needed != nullptr)
 		needed->ForgetPart(region, part);
+}
+
+void CheckSeesOwnWrites(Query *query, ParamListInfo params, const Decision *decision)
+{
+	const WritePlaces written = HiddenWrites();
+	if (written.elsewhere == 0 || !pg::PgEntry([&] { return ReadsOtherHomedTables(query); }))
+		return;
+	const char *purpose = "The transaction has written at several regions.";
+	const bool whole = decision->part_count == 0;
+	if (whole && !decision->serve && !written.here && written.elsewhere == 1 &&
+	    written.region == decision->region)
+		return;
+	if (!whole)
+		RefusePlace(purpose, "The statement runs at several regions, and reads homed tables there.");
+	const ReadPlace place = PlaceOfRead(query, params, purpose);
+	if (place.here != decision->serve || (!place.here && place.region != decision->region))
+		RefusePlace(purpose, "What is read has its home elsewhere than what is written.");
 }
 
 void RegisterReadConsistency()

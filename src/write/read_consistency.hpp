@@ -9,6 +9,12 @@
 #include "core/causal.hpp"
 
 #include "pg/boundary.hpp"
+#include "write/routing.hpp"
+
+extern "C" {
+#include "nodes/params.h"
+#include "nodes/parsenodes.h"
+}
 
 namespace homing::write {
 
@@ -22,5 +28,10 @@ void NeedCommit(core::RegionId region, std::uint64_t position);
 // The transaction that is being committed has a part there; if it fails, the parts are forgotten again.
 void NeedPart(core::RegionId region, const core::OutcomeToken &part);
 void ForgetPart(core::RegionId region, const core::OutcomeToken &part) noexcept;
+
+// A write also reads the tables that it joins or that its subqueries name. When the transaction has written
+// at other regions than where these are read, it would miss its own rows: raises 0A000, unless conditions
+// prove that what it reads has its home there. A plain server call.
+void CheckSeesOwnWrites(Query *query, ParamListInfo params, const Decision *decision);
 
 }  // namespace homing::write

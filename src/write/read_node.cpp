@@ -126,6 +126,7 @@ const CustomExecMethods kExecMethods = {
 struct Tables {
 	bool (*seen)(const RangeTblEntry *entry, void *argument);
 	void *argument;
+	bool (*skipped)(const Query *query, int index);  // may be nullptr
 };
 
 bool WalkTables(Node *node, void *context)
@@ -137,8 +138,12 @@ bool WalkTables(Node *node, void *context)
 	auto *query = reinterpret_cast<Query *>(node);
 	const auto *tables = static_cast<const Tables *>(context);
 	ListCell *cell;
+	int index = 0;
 	foreach (cell, query->rtable) {
 		const auto *entry = lfirst_node(RangeTblEntry, cell);
+		++index;
+		if (tables->skipped != nullptr && tables->skipped(query, index))
+			continue;
 		if (entry->rtekind == RTE_RELATION && tables->seen(entry, tables->argument))
 			return true;
 	}
@@ -148,6 +153,20 @@ bool WalkTables(Node *node, void *context)
 bool IsHomed(const RangeTblEntry *entry, void *catalog)
 {
 	return static_cast<const pg::Catalog *>(catalog)->Find(entry->relid) != nullptr;
+}
+
+// What a query writes or locks is read where it is at home; ON CONFLICT's "excluded" is not read.
+bool IsWritten(const Query *query, int index)
+{
+	if (query->resultRelation == index ||
+	    (query->onConflict != nullptr && query->onConflict->exclRelIndex == index))
+		return true;
+	ListCell *cell;
+	foreach (cell, query->rowMarks) {
+		if (lfirst_node(RowMarkClause, cell)->rti == static_cast<Index>(index))
+			return true;
+	}
+	return false;
 }
 
 struct Counting {
@@ -170,22 +189,12 @@ bool IsOnlyHere(const RangeTblEntry *entry, void *catalog)
 	       get_rel_namespace(entry->relid) >= FirstUnpinnedObjectId && !IsHomed(entry, catalog);
 }
 
-[[noreturn]] void RefusePlace(const char *purpose, const char *why)
-{
-	ereport(ERROR,
-	        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-	         errmsg("cannot tell where to read homed tables"), errdetail("%s %s", purpose, why),
-	         errhint("Give the keys of the rows in conditions of the form key = value, commit before, or set "
-	                 "homing.read_consistency to 'eventual' to read what is in this region.")));
-	pg_unreachable();
-}
-
 // A copy of the query that asks for the keys of every homed table of its top level.
 Query *AskForKeys(Query *query, const pg::Catalog *catalog)
 {
 	auto *asking = static_cast<Query *>(copyObjectImpl(query));
 	Counting counting{catalog, 0};
-	Tables tables{CountHomed, &counting};
+	Tables tables{CountHomed, &counting, nullptr};
 	(void) WalkTables(reinterpret_cast<Node *>(query), &tables);
 	int index = 0;
 	ListCell *cell;
@@ -214,7 +223,16 @@ bool ReadsHomedTables(Query *query)
 	const pg::Catalog *catalog = pg::CurrentCatalog();
 	if (catalog == nullptr || catalog->tables.empty())
 		return false;
-	Tables tables{IsHomed, const_cast<pg::Catalog *>(catalog)};
+	Tables tables{IsHomed, const_cast<pg::Catalog *>(catalog), nullptr};
+	return WalkTables(reinterpret_cast<Node *>(query), &tables);
+}
+
+bool ReadsOtherHomedTables(Query *query)
+{
+	const pg::Catalog *catalog = pg::CurrentCatalog();
+	if (catalog == nullptr)
+		return false;
+	Tables tables{IsHomed, const_cast<pg::Catalog *>(catalog), IsWritten};
 	return WalkTables(reinterpret_cast<Node *>(query), &tables);
 }
 
@@ -234,6 +252,16 @@ Query *AttachedQuery(const PlannedStmt *statement)
 	const auto *carrier = static_cast<CustomScan *>(llast(statement->subplans));
 	return carrier->methods == &kScanMethods ? linitial_node(Query, carrier->custom_private)
 	                                         : nullptr;
+}
+
+void RefusePlace(const char *purpose, const char *why)
+{
+	ereport(ERROR,
+	        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+	         errmsg("cannot tell where to read homed tables"), errdetail("%s %s", purpose, why),
+	         errhint("Give the keys of the rows in conditions of the form key = value, commit before, or set "
+	                 "homing.read_consistency to 'eventual' to read what is in this region.")));
+	pg_unreachable();
 }
 
 ReadPlace PlaceOfRead(Query *query, ParamListInfo params, const char *purpose)
@@ -285,7 +313,8 @@ void ReadAt(core::RegionId region, QueryDesc *desc)
 		return pg::PgCall([&] { return pstrdup(known.c_str()); });
 	});
 	Tables tables{IsOnlyHere,
-	              const_cast<pg::Catalog *>(pg::PgEntry([] { return pg::CurrentCatalog(); }))};
+	              const_cast<pg::Catalog *>(pg::PgEntry([] { return pg::CurrentCatalog(); })),
+	              nullptr};
 	if (WalkTables(reinterpret_cast<Node *>(query), &tables))
 		ereport(
 			ERROR,

@@ -23,6 +23,9 @@ void RegisterReadNode();
 // Whether the query reads a homed table, at any depth. Throws ServerError.
 bool ReadsHomedTables(Query *query);
 
+// The same of tables that it neither writes nor locks. Throws ServerError.
+bool ReadsOtherHomedTables(Query *query);
+
 // Attaches the query to the plan that was made of it. Plain server calls.
 void AttachQuery(PlannedStmt *statement, Query *query);
 // nullptr: none is attached.
@@ -35,6 +38,9 @@ struct ReadPlace {
 	core::RegionId region;
 };
 ReadPlace PlaceOfRead(Query *query, ParamListInfo params, const char *purpose);
+
+// Raises 0A000: it cannot be told where to read homed tables, for this purpose and reason.
+[[noreturn]] void RefusePlace(const char *purpose, const char *why);
 
 // Lets the query run at the region instead of here. Raises 0A000 when it uses what only this region has.
 void ReadAt(core::RegionId region, QueryDesc *query);

@@ -7,7 +7,8 @@
 #   $random->batch($count);             statements for one session
 #
 # A statement is a hash: {sql}; {loose}: which of several errors comes first depends on the order of the
-# rows; {refusable}: a cluster may refuse it with 0A000; {ordered}: the order of its rows is promised.
+# rows; {refusable}: a cluster may refuse it with 0A000; {reads}: it may when the transaction has written at
+# other regions, as it reads other rows than those it writes; {ordered}: the order of its rows is promised.
 #
 # What cannot be the same is left out: sequences draw other numbers, so their columns are never shown. Rows
 # of one batch's statements reach the other regions in their own time, so a batch reads across regions only
@@ -458,9 +459,9 @@ sub insert_own
 	my ($self) = @_;
 	my $id = value('customer', 'id');
 	return one_of(
-		statement(qq{INSERT INTO payment (customer_id, part, amount, note) SELECT $id, 20 + part, amount, note || 'x' FROM payment WHERE customer_id = $id} . on_conflict('payment') . returning('payment'), loose => 1),
-		statement(qq{INSERT INTO "Order" (customer_id, "Line No", total) SELECT id, 9, least(balance, 100) FROM customer WHERE id = $id} . on_conflict('"Order"') . returning('"Order"'), loose => 1),
-		statement(qq{INSERT INTO payment (customer_id, line, part, amount) SELECT o.customer_id, "Line No", "Line No" + 30, c.balance FROM customer c JOIN "Order" o ON o.customer_id = c.id WHERE c.id = $id ON CONFLICT DO NOTHING}, loose => 1));
+		statement(qq{INSERT INTO payment (customer_id, part, amount, note) SELECT $id, 20 + part, amount, note || 'x' FROM payment WHERE customer_id = $id} . on_conflict('payment') . returning('payment'), loose => 1, reads => 1),
+		statement(qq{INSERT INTO "Order" (customer_id, "Line No", total) SELECT id, 9, least(balance, 100) FROM customer WHERE id = $id} . on_conflict('"Order"') . returning('"Order"'), loose => 1, reads => 1),
+		statement(qq{INSERT INTO payment (customer_id, line, part, amount) SELECT o.customer_id, "Line No", "Line No" + 30, c.balance FROM customer c JOIN "Order" o ON o.customer_id = c.id WHERE c.id = $id ON CONFLICT DO NOTHING}, loose => 1, reads => 1));
 }
 
 sub readable_table { my ($self) = @_; return one_of(grep { $table{$_}{family} eq $self->{readable} } sort keys %table); }
@@ -501,11 +502,15 @@ sub update
 		return statement(
 			"UPDATE $name AS t SET " . set_list($name, 't') . " FROM $from WHERE $on" . (chance(0.5) ? " AND ($condition)" : '')
 			  . returning($name, 't', $shown),
-			loose => 1);
+			loose => 1, reads => 1);
 	}
-	$condition .= ' AND ' . $self->subquery_condition($name) if chance(0.15);
-	return statement("UPDATE $name AS t SET " . set_list($name, 't') . " WHERE $condition" . returning($name, 't'), loose => $loose);
+	my $reads = chance(0.15);
+	$condition .= ' AND ' . $self->subquery_condition($name) if $reads;
+	return statement("UPDATE $name AS t SET " . set_list($name, 't') . " WHERE $condition" . returning($name, 't'), loose => $loose, reads => $reads || reads_rows($name));
 }
+
+# The rows of a view with INSTEAD OF triggers are read where the statement is.
+sub reads_rows { my ($name) = @_; return ($table{$name}{view} // '') eq 'trigger'; }
 
 sub subquery_condition
 {
@@ -524,10 +529,11 @@ sub delete
 	if (chance(0.2))
 	{
 		my ($from, $on, $shown) = $self->joined($name);
-		return statement("DELETE FROM $name AS t USING $from WHERE $on AND ($condition)" . returning($name, 't', $shown), loose => 1);
+		return statement("DELETE FROM $name AS t USING $from WHERE $on AND ($condition)" . returning($name, 't', $shown), loose => 1, reads => 1);
 	}
-	$condition = "($condition) AND " . $self->subquery_condition($name) if chance(0.15);
-	return statement("DELETE FROM $name AS t WHERE $condition" . returning($name, 't'), loose => $loose);
+	my $reads = chance(0.15);
+	$condition = "($condition) AND " . $self->subquery_condition($name) if $reads;
+	return statement("DELETE FROM $name AS t WHERE $condition" . returning($name, 't'), loose => $loose, reads => $reads || reads_rows($name));
 }
 
 sub update_key
@@ -539,7 +545,7 @@ sub update_key
 	my $condition = $single ? "$key = " . value($name, $key) : (key_condition($name))[0];
 	my $new = chance(0.6) || !$single ? value($name, $key) : type_of($name, $key) eq 'text' ? "left($key, 1) || 'x'" : "$key + " . number(0, 9);
 	my $more = chance(0.3) ? ', ' . set_list($name) : '';
-	return statement("UPDATE $name SET $key = $new$more WHERE $condition" . returning($name), loose => 1, refusable => $more =~ /SELECT/);
+	return statement("UPDATE $name SET $key = $new$more WHERE $condition" . returning($name), loose => 1, refusable => scalar($more =~ /SELECT/));
 }
 
 # The key of a row that others may refer to.
