@@ -4,7 +4,8 @@
 #   my $result = $session->run('UPDATE ...');
 #   $result->{sqlstate}, {message}, {count}; {rows}: an array of CSV lines, command tags included
 #
-# Dies when a statement takes longer than PG_TEST_TIMEOUT_DEFAULT seconds.
+# Dies when a statement takes longer than PG_TEST_TIMEOUT_DEFAULT seconds, and when the session ends.
+# PsqlSession->new($conninfo, errors => $file) appends complete errors, with hints, to the file.
 package PsqlSession;
 
 use strict;
@@ -19,12 +20,20 @@ my $mark = '-=# end of statement #=-';
 
 sub new
 {
-	my ($class, $conninfo) = @_;
+	my ($class, $conninfo, %options) = @_;
 	my $self = bless { buffer => '', conninfo => $conninfo }, $class;
 	my ($in, $out);
-	open($self->{errors}, '+>', undef) or croak "could not open a temporary file: $!";
+	if (defined $options{errors})
+	{
+		open($self->{errors}, '+>>', $options{errors}) or croak "could not open $options{errors}: $!";
+	}
+	else
+	{
+		open($self->{errors}, '+>', undef) or croak "could not open a temporary file: $!";
+	}
+	my $verbosity = defined $options{errors} ? 'verbose' : 'sqlstate';
 	local $ENV{PGOPTIONS} = '-c client_min_messages=error';
-	$self->{pid} = open3($in, $out, '>&' . fileno($self->{errors}), 'psql', '--no-psqlrc', '--set=VERBOSITY=sqlstate', '-d', $conninfo);
+	$self->{pid} = open3($in, $out, '>&' . fileno($self->{errors}), 'psql', '--no-psqlrc', "--set=VERBOSITY=$verbosity", '-d', $conninfo);
 	$in->autoflush(1);
 	@$self{qw(in out)} = ($in, $out);
 	$self->{select} = IO::Select->new($out);

@@ -2,7 +2,8 @@
 #
 #   make check         everything below, after installing what is missing, building and installing
 #   make check-PART    one part against what is installed: unit, layers, format, regress, isolation, tap
-#   make soak          random statements on a cluster and a plain database, 5,000 for each seed of SOAK_SEEDS
+#   make soak          random statements on a cluster and a plain database, 5,000 for each seed of SOAK_SEEDS;
+#                      a minute of transfers under faults for each seed of SOAK_BANKS
 #   make demo          three regions on this machine, one is killed
 #   make bench         the figures of README, side by side
 #   make deps          install the Debian packages that are missing
@@ -30,10 +31,13 @@ check-%:
 
 SOAK_SEEDS ?= 1 2 3 4 5 6 7 8 9 10
 SOAK_STATEMENTS ?= 5000
+SOAK_BANKS ?= 1 2 3 4 5
 soak: deps
 	$(TOOLS)/build_and_install.sh
 	for seed in $(SOAK_SEEDS); do DIFFERENTIAL_SEED=$$seed DIFFERENTIAL_STATEMENTS=$(SOAK_STATEMENTS) \
 		TAP_TESTS=test/tap/005_differential.pl $(TOOLS)/check.sh tap || exit; done
+	for seed in $(SOAK_BANKS); do BANK_SEED=$$seed BANK_SECONDS=60 \
+		TAP_TESTS=test/tap/012_bank.pl $(TOOLS)/check.sh tap || exit; done
 
 layers: check-layers
 check-format:
