@@ -55,6 +55,7 @@ shmem_startup_hook_type next_shmem_startup = nullptr;
 
 // What this transaction will announce when it has committed.
 bool catalog_changed = false;
+bool table_dropped = false;  // a homed table: the server announces it
 bool assignments_changed = false;
 
 // The cache, and whether it may be used.
@@ -99,7 +100,8 @@ void OnTransactionEnd(XactEvent event, void *)
 			ConditionVariableBroadcast(&shared->changed);
 		break;
 	case XACT_EVENT_ABORT:
-		if (catalog_changed)
+	case XACT_EVENT_PREPARE:
+		if (catalog_changed || table_dropped)
 			cache_valid = false;
 		break;
 	case XACT_EVENT_PRE_PREPARE:
@@ -112,12 +114,12 @@ void OnTransactionEnd(XactEvent event, void *)
 	default:
 		return;
 	}
-	catalog_changed = assignments_changed = false;
+	catalog_changed = assignments_changed = table_dropped = false;
 }
 
 void OnSubTransactionEnd(SubXactEvent event, SubTransactionId, SubTransactionId, void *)
 {
-	if (event == SUBXACT_EVENT_ABORT_SUB && catalog_changed)
+	if (event == SUBXACT_EVENT_ABORT_SUB && (catalog_changed || table_dropped))
 		cache_valid = false;
 }
 
@@ -337,6 +339,9 @@ void Watch(const RawCatalog &raw)
 		if (OidIsValid(table->relid))
 			watched_relations->push_back(table->relid);
 	}
+	// So that all hear of one that was dropped, when the transaction that did it was prepared, too.
+	for (int i = 0; i < raw.homed_table.count; ++i)
+		watched_relations->push_back(DatumGetObjectId(raw.homed_table.rows[i].values[1]));
 }
 
 void Refresh()
@@ -469,6 +474,24 @@ Oid RegionServer(const char *region_name)
 	return server;
 }
 
+namespace {
+
+// A homed table was dropped and its row went with it. The server tells everybody that it was dropped, also when a
+// prepared transaction did it.
+bool IsOfDroppedTable(const TriggerData *trigger)
+{
+	if (!TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ||
+	    RelationGetRelid(trigger->tg_relation) != HomingRelation("homed_table"))
+		return false;
+	bool isnull;
+	const AttrNumber attnum = get_attnum(RelationGetRelid(trigger->tg_relation), "relid");
+	const Datum relid = heap_getattr(trigger->tg_trigtuple, attnum,
+	                                 RelationGetDescr(trigger->tg_relation), &isnull);
+	return !SearchSysCacheExists1(RELOID, relid);
+}
+
+}  // namespace
+
 extern "C" {
 
 PG_FUNCTION_INFO_V1(homing_changed);
@@ -477,8 +500,11 @@ PG_FUNCTION_INFO_V1(homing_assignment_changed);
 // Row trigger, ENABLE ALWAYS, on the tables that the cache holds.
 PGDLLEXPORT Datum homing_changed(PG_FUNCTION_ARGS)
 {
-	catalog_changed = true;
 	cache_valid = false;
+	if (IsOfDroppedTable(reinterpret_cast<TriggerData *>(fcinfo->context)))
+		table_dropped = true;
+	else
+		catalog_changed = true;
 	return PointerGetDatum(nullptr);
 }
 

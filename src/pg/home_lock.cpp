@@ -43,4 +43,20 @@ bool TryLockHomeForMove(core::KeyspaceId keyspace, core::HomeId home)
 	       Lock(keyspace, static_cast<uint32>(home.value), ExclusiveLock, false);
 }
 
+bool HoldsLockForWrite(core::KeyspaceId keyspace, int homes)
+{
+	LOCKTAG tag;
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, static_cast<uint32>(keyspace.value), kWholeKeyspace,
+	                     kHomeClass);
+	if (LockHeldByMe(&tag, ShareLock))
+		return true;
+	for (int home = 0; home < homes; ++home) {
+		SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, static_cast<uint32>(keyspace.value),
+		                     static_cast<uint32>(home), kHomeClass);
+		if (LockHeldByMe(&tag, ShareLock))
+			return true;
+	}
+	return false;
+}
+
 }  // namespace homing::pg

@@ -23,4 +23,7 @@ void LockHomeForMove(core::KeyspaceId keyspace, core::HomeId home);
 // The same without waiting. False: somebody writes the home, or the whole keyspace.
 bool TryLockHomeForMove(core::KeyspaceId keyspace, core::HomeId home);
 
+// Whether this transaction has taken a lock for a write in the keyspace.
+bool HoldsLockForWrite(core::KeyspaceId keyspace, int homes);
+
 }  // namespace homing::pg

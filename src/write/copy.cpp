@@ -13,6 +13,7 @@
 #include "write/copy_rows.hpp"
 #include "write/copy_statement.hpp"
 #include "write/copy_streams.hpp"
+#include "write/everywhere.hpp"
 #include "write/forward.hpp"
 #include "write/guard.hpp"
 #include "write/homed_relation.hpp"
@@ -331,6 +332,7 @@ bool ExecuteCopy(ParseState *pstate, const CopyStmt *statement, MemoryContext co
 		return false;
 	}
 
+	CheckMayWriteRows();
 	MemoryContext old = MemoryContextSwitchTo(context);
 	auto *copy = static_cast<RoutedCopy *>(palloc0(sizeof(RoutedCopy)));
 	auto *destroy = static_cast<MemoryContextCallback *>(palloc0(sizeof(MemoryContextCallback)));

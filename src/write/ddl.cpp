@@ -4,8 +4,10 @@
 #include <cstring>
 
 #include "pg/settings.hpp"
+#include "write/ddl_concurrently.hpp"
 #include "write/ddl_rules.hpp"
 #include "write/ddl_targets.hpp"
+#include "write/everywhere.hpp"
 #include "write/homed_relation.hpp"
 #include "write/own_sql.hpp"
 #include "write/sequences.hpp"
@@ -33,25 +35,16 @@ object_access_hook_type next_object_access = nullptr;
 
 // DDL that was let through is running in this session: what it drops, it may drop.
 int permitted_depth = 0;
+// The extension itself is being dropped, and its tables may not be read any more.
+bool dropping_homing = false;
+// A homed table was dropped, and is still among ours.
+bool table_dropped = false;
 
 // --- refusals ----------------------------------------------------------------------------------------------
 
 bool MayChangeHere(const HomedRelation *table)
 {
 	return table->only_region || pg::settings.local_ddl || pg::settings.own_ddl;
-}
-
-[[noreturn]] void RefuseDdl(const char *what, const HomedRelation *table)
-{
-	ereport(
-		ERROR,
-		(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-	     errmsg("cannot execute %s on homed table \"%s\" in one region", what,
-	            get_rel_name(table->relid)),
-	     errdetail("Every region must make the same change, or replication between them stops."),
-	     errhint(
-			 "While nothing writes to the table, run it in every region with homing.local_ddl = on.")));
-	pg_unreachable();
 }
 
 bool IsDropOfHoming(Node *statement)
@@ -73,13 +66,17 @@ void OnObjectAccess(ObjectAccessType access, Oid class_id, Oid object_id, int su
 		next_object_access(access, class_id, object_id, sub_id, argument);
 	if (access == OAT_FUNCTION_EXECUTE && class_id == ProcedureRelationId)
 		NoteFunction(object_id);
-	if (access != OAT_DROP || permitted_depth > 0 || !AnyHomedTable())
+	if (access != OAT_DROP || dropping_homing || !AnyHomedTable())
 		return;
 	if ((static_cast<ObjectAccessDrop *>(argument)->dropflags & PERFORM_DELETION_INTERNAL) != 0)
 		return;
 	HomedRelation table;
-	if (HomedTableOfObject(class_id, object_id, &table) && !MayChangeHere(&table))
-		RefuseDdl("DROP", &table);
+	if (!HomedTableOfObject(class_id, object_id, &table))
+		return;
+	if (permitted_depth == 0 && !MayChangeHere(&table))
+		RefuseDdl("DROP", table.relid);
+	if (class_id == RelationRelationId && sub_id == 0 && table.homed == object_id)
+		table_dropped = true;
 }
 
 // --- after the statement ----------------------------------------------------------------------------------
@@ -113,25 +110,57 @@ void FollowPartitions(Node *statement)
 	}
 }
 
-void ForgetDropped(const HomedRelation *table)
+void ForgetDropped()
 {
-	if (get_rel_name(table->homed) == nullptr)
-		RunOwnSql("DELETE FROM homing.homed_table WHERE relid OPERATOR(pg_catalog.=) $1",
-		          table->homed);
+	if (!table_dropped)
+		return;
+	table_dropped = false;
+	CommandCounterIncrement();
+	RunOwnSql("DELETE FROM homing.homed_table h "
+	          "WHERE $1 IS NOT NULL AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) "
+	          "h.relid)",
+	          0);
 }
 
-void RunPermitted(RunStatement run, void *argument)
+// --- the statement --------------------------------------------------------------------------------------------
+
+bool IsConcurrent(Node *statement)
 {
-	++permitted_depth;
-	PG_TRY();
-	{
-		run(argument);
+	return (IsA(statement, IndexStmt) && castNode(IndexStmt, statement)->concurrent) ||
+	       (IsA(statement, DropStmt) && castNode(DropStmt, statement)->concurrent);
+}
+
+// Runs core's part, and what follows from it here.
+void RunHere(const DdlStatement *statement)
+{
+	// Core may change the tree; CONCURRENTLY commits meanwhile.
+	Node *original = static_cast<Node *>(copyObjectImpl(statement->tree));
+	RunPermitted(statement->run, statement->argument);
+	CommandCounterIncrement();
+	FollowPartitions(original);
+	ForgetDropped();
+	// A column may have come with a sequence, or the numbers of one begun anew.
+	if (IsA(original, AlterTableStmt))
+		FollowAlteredSequence();
+}
+
+bool AllMayChangeHere(List *targets)
+{
+	ListCell *cell;
+	foreach (cell, targets) {
+		if (!MayChangeHere(static_cast<HomedRelation *>(lfirst(cell))))
+			return false;
 	}
-	PG_FINALLY();
-	{
-		--permitted_depth;
-	}
-	PG_END_TRY();
+	return true;
+}
+
+List *Relids(List *targets)
+{
+	List *relids = NIL;
+	ListCell *cell;
+	foreach (cell, targets)
+		relids = list_append_unique_oid(relids, static_cast<HomedRelation *>(lfirst(cell))->relid);
+	return relids;
 }
 
 }  // namespace
@@ -140,6 +169,7 @@ void RegisterDdl()
 {
 	next_object_access = object_access_hook;
 	object_access_hook = OnObjectAccess;
+	RegisterEverywhere();
 	RegisterSequences();
 }
 
@@ -158,6 +188,7 @@ bool IsDdl(Node *statement)
 	case T_CreateStatsStmt:
 	case T_CreateStmt:
 	case T_CreateTrigStmt:
+	case T_DropOwnedStmt:
 	case T_DropStmt:
 	case T_IndexStmt:
 	case T_RenameStmt:
@@ -169,34 +200,60 @@ bool IsDdl(Node *statement)
 	}
 }
 
-void ExecuteDdl(Node *statement, RunStatement run, void *argument)
+void RunPermitted(RunStatement run, void *argument)
 {
-	if (IsDropOfHoming(statement)) {
-		RunPermitted(run, argument);
+	++permitted_depth;
+	ErrorData *error = pg::CallGuarded(run, argument);
+	--permitted_depth;
+	if (error != nullptr)
+		ReThrowError(error);
+}
+
+void RefuseDdl(const char *what, Oid relid)
+{
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+	     errmsg("cannot execute %s on homed table \"%s\" in one region", what, get_rel_name(relid)),
+	     errdetail("Every region must make the same change, or replication between them stops."),
+	     errhint(
+			 "Use a statement that names the table, which runs in every region, or homing.run_everywhere.")));
+	pg_unreachable();
+}
+
+void ExecuteDdl(const DdlStatement *statement)
+{
+	if (IsDropOfHoming(statement->tree)) {
+		dropping_homing = true;
+		ErrorData *error = pg::CallGuarded(statement->run, statement->argument);
+		dropping_homing = false;
+		if (error != nullptr)
+			ReThrowError(error);
 		return;
 	}
-	List *targets = DdlTargets(statement);
-	if (targets == NIL || pg::settings.own_ddl) {
-		run(argument);
+	table_dropped = false;
+	List *targets =
+		permitted_depth == 0 && !pg::settings.own_ddl ? DdlTargets(statement->tree) : NIL;
+	if (targets == NIL) {
+		statement->run(statement->argument);
+		ForgetDropped();
 		return;
 	}
 	ListCell *cell;
-	foreach (cell, targets) {
-		auto *target = static_cast<HomedRelation *>(lfirst(cell));
-		CheckNeverAllowed(statement, target);
-		if (!MayChangeHere(target))
-			RefuseDdl(CreateCommandName(statement), target);
-	}
-	// The names mean what they mean before the statement; core may change the tree.
-	Node *original = static_cast<Node *>(copyObjectImpl(statement));
-	RunPermitted(run, argument);
-	CommandCounterIncrement();
-	FollowPartitions(original);
 	foreach (cell, targets)
-		ForgetDropped(static_cast<HomedRelation *>(lfirst(cell)));
-	// A column may have come with a sequence, or the numbers of one begun anew.
-	if (IsA(original, AlterTableStmt))
-		FollowAlteredSequence();
+		CheckNeverAllowed(statement->tree, static_cast<HomedRelation *>(lfirst(cell)));
+	if (!AllMayChangeHere(targets)) {
+		if (!statement->top_level)
+			RefuseDdl(CreateCommandName(statement->tree), linitial_oid(Relids(targets)));
+		if (IsConcurrent(statement->tree)) {
+			PreventInTransactionBlock(statement->alone, CreateCommandName(statement->tree));
+			ExecuteConcurrently(statement->text);
+		} else {
+			ExecuteElsewhere(statement->text, Relids(targets), false);
+			CheckSameEverywhere(statement->tree, Relids(targets));
+		}
+	}
+	RunHere(statement);
 }
 
 }  // namespace homing::write

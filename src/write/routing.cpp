@@ -14,6 +14,7 @@
 #include "pg/home_lock.hpp"
 #include "pg/key_home.hpp"
 #include "pg/settings.hpp"
+#include "write/everywhere.hpp"
 
 extern "C" {
 #include "access/xact.h"
@@ -434,6 +435,8 @@ void AwaitArrivals(core::KeyspaceId keyspace)
 // move has passed in between (DESIGN §5.4). Locks of an outdated look are kept; they do no harm.
 Decision Decide(const WrittenKeys &keys, bool lock)
 {
+	if (lock && HasChangedTables())
+		pg::PgCall([] { CheckMayWriteRows(); });
 	Decision served{};
 	if (lock && ServesOneKey(keys, &served))
 		return served;

@@ -317,4 +317,9 @@ bool TransactionIsUntouched()
 	return true;
 }
 
+bool WroteElsewhere()
+{
+	return !Writers().empty();
+}
+
 }  // namespace homing::write

@@ -49,4 +49,7 @@ WritePlaces WhereWritten();
 // True when nothing was forwarded or written in this transaction so far.
 bool TransactionIsUntouched();
 
+// True when something was sent to another region in this transaction that may have changed it.
+bool WroteElsewhere();
+
 }  // namespace homing::write

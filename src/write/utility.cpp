@@ -4,6 +4,7 @@
 #include "pg/settings.hpp"
 #include "write/copy.hpp"
 #include "write/ddl.hpp"
+#include "write/everywhere.hpp"
 #include "write/homed_relation.hpp"
 #include "write/sequences.hpp"
 #include "write/truncate.hpp"
@@ -52,7 +53,13 @@ void RunWrite(void *argument)
 	const Utility *utility = run->utility;
 	Node *node = utility->statement->utilityStmt;
 	if (IsA(node, TruncateStmt)) {
-		PrepareTruncate(castNode(TruncateStmt, node), run->approvals);
+		const TruncateStatement truncate{castNode(TruncateStmt, node),
+		                                 StatementText(utility->query_string,
+		                                               utility->statement->stmt_location,
+		                                               utility->statement->stmt_len),
+		                                 utility->context != PROCESS_UTILITY_SUBCOMMAND, Run,
+		                                 run->utility};
+		ExecuteTruncate(&truncate, run->approvals);
 	} else {
 		ParseState *pstate = make_parsestate(nullptr);
 		pstate->p_sourcetext = utility->query_string;
@@ -63,8 +70,8 @@ void RunWrite(void *argument)
 				SetQueryCompletion(utility->completion, CMDTAG_COPY, rows);
 			return;
 		}
+		Run(run->utility);
 	}
-	Run(run->utility);
 }
 
 void ExecuteWrite(Utility *utility)
@@ -95,7 +102,14 @@ void ExecuteUtility(PlannedStmt *statement, const char *query_string, bool read_
 	} else if (writes) {
 		ExecuteWrite(&utility);
 	} else {
-		ExecuteDdl(node, Run, &utility);
+		const DdlStatement ddl{node,
+		                       StatementText(query_string, statement->stmt_location,
+		                                     statement->stmt_len),
+		                       context != PROCESS_UTILITY_SUBCOMMAND,
+		                       context == PROCESS_UTILITY_TOPLEVEL,
+		                       Run,
+		                       &utility};
+		ExecuteDdl(&ddl);
 	}
 }
 
