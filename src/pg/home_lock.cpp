@@ -2,6 +2,9 @@
 
 extern "C" {
 #include "storage/lock.h"
+#include "storage/proc.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
 }
 
 namespace homing::pg {
@@ -19,16 +22,47 @@ bool Lock(core::KeyspaceId keyspace, uint32 home, LOCKMODE mode, bool wait = tru
 	return LockAcquire(&tag, mode, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
 }
 
+struct Wait {
+	core::KeyspaceId keyspace;
+	uint32 home;
+};
+
+void AwaitLock(void *argument)
+{
+	const auto *wait = static_cast<const Wait *>(argument);
+	(void) Lock(wait->keyspace, wait->home, ShareLock);
+}
+
+// A writer has locked its table before it comes here. A change of the table in every region holds the homes while it
+// waits for what is on its way, and only then wants the table: the circle closes long after we began to wait. The
+// server looks for circles once, so the change would find it and be the victim. We look again and again.
+void LockForWrite(core::KeyspaceId keyspace, uint32 home)
+{
+	constexpr int kLookEvery = 200;  // ms
+	if (Lock(keyspace, home, ShareLock, false))
+		return;
+	static TimeoutId timer = MAX_TIMEOUTS;
+	if (timer == MAX_TIMEOUTS)
+		timer = RegisterTimeout(USER_TIMEOUT, CheckDeadLockAlert);
+	Wait wait{keyspace, home};
+	enable_timeout_every(timer, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), kLookEvery),
+	                     kLookEvery);
+	ErrorData *error = CallGuarded(AwaitLock, &wait);
+	disable_timeout(timer, false);
+	if (error != nullptr)
+		ReThrowError(error);
+}
+
 }  // namespace
 
 void LockHomeForWrite(core::KeyspaceId keyspace, core::HomeId home)
 {
-	Lock(keyspace, static_cast<uint32>(home.value), ShareLock);
+	LockForWrite(keyspace, static_cast<uint32>(home.value));
 }
 
 void LockKeyspaceForWrite(core::KeyspaceId keyspace)
 {
-	Lock(keyspace, kWholeKeyspace, ShareLock);
+	LockForWrite(keyspace, kWholeKeyspace);
 }
 
 void LockHomeForMove(core::KeyspaceId keyspace, core::HomeId home)
