@@ -188,6 +188,8 @@ SET ROLE regress_ddl_owner;
 ALTER TABLE customers ADD COLUMN never int;
 TRUNCATE customers;
 SELECT homing._begin_change_everywhere('{shop.customers}', false);
+SELECT homing._begin_change_everywhere('{}', false);
+SELECT homing._begin_change_everywhere('{shop.nothing}', false);
 SELECT homing.run_everywhere('CREATE TYPE shop.mood AS ENUM (''sad'')');
 RESET ROLE;
 -- errors of another region

@@ -11,15 +11,18 @@
 extern "C" {
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
 #include "replication/message.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/varlena.h"
 }
 
 namespace homing::write {
@@ -228,7 +231,25 @@ PG_FUNCTION_INFO_V1(homing_flush);
 
 PGDLLEXPORT Datum homing_check_may_change(PG_FUNCTION_ARGS)
 {
-	CheckMayChange(PG_GETARG_OID(0), GetOuterUserId(), PG_GETARG_BOOL(1));
+	const Oid user = GetOuterUserId();
+	Datum *names;
+	int count;
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false, TYPALIGN_INT, &names, nullptr,
+	                  &count);
+	// What follows keeps everybody from writing: it is not for those who have no homed table to change.
+	bool homed = count > 0;
+	for (int i = 0; i < count; ++i) {
+		const Oid relid = RangeVarGetRelid(makeRangeVarFromNameList(
+											   textToQualifiedNameList(DatumGetTextPP(names[i]))),
+		                                   NoLock, false);
+		HomedRelation table;
+		homed = FindHomed(relid, &table) && homed;
+		CheckMayChange(relid, user, PG_GETARG_BOOL(1));
+	}
+	if (!homed && !superuser_arg(user))
+		ereport(ERROR,
+		        (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+		         errmsg("must be superuser to stop the writes of tables that are not homed")));
 	PG_RETURN_VOID();
 }
 

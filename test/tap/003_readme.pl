@@ -71,7 +71,8 @@ $node->safe_psql('postgres', 'CREATE ROLE somebody');
 is($node->safe_psql('postgres', q{
 	SELECT string_agg(DISTINCT proname::text COLLATE "C", ' ') FROM pg_proc
 	WHERE pronamespace = 'homing'::regnamespace AND proname !~ '^_' AND has_function_privilege('somebody', oid, 'execute')}),
-	'causal_token home_of outcome wait_for', 'everybody may ask where a key lives, how a transaction ended and what can be read, and no more');
+	'causal_token home_of outcome run_everywhere wait_for',
+	'everybody may ask where a key lives, how a transaction ended and what can be read, run his own statements everywhere, and no more');
 
 $node->stop;
 done_testing();

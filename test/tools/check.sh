@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests against the installed extension and tells how each part went.
 # usage: check.sh [unit|layers|format|regress|isolation|tap]...      without arguments: all of them
-# TAP_TESTS="test/tap/001_….pl" narrows the part tap.
+# TAP_TESTS="test/tap/001_….pl" narrows the part tap, REGRESS_TESTS="ddl copy" the part regress.
 # KEEP_LOGS=1 keeps the logs of a run in which all was well.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -43,7 +43,7 @@ temporary_instance()
 part_regress()
 {
 	local tests
-	tests=$(find sql -name '*.sql' 2>/dev/null | sed 's,^sql/,,; s,\.sql$,,' | LC_ALL=C sort)
+	tests=${REGRESS_TESTS:-$(find sql -name '*.sql' 2>/dev/null | sed 's,^sql/,,; s,\.sql$,,' | LC_ALL=C sort)}
 	[ -n "$tests" ] || { echo "no test in sql/"; return 0; }
 	# shellcheck disable=SC2086
 	temporary_instance regress/pg_regress regress --inputdir="$work_dir/tree" $tests

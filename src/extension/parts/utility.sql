@@ -1,9 +1,9 @@
 -- Changes of homed tables at all regions. The protocol is told in src/write/everywhere.hpp.
 
-CREATE FUNCTION homing._check_may_change(relation oid, truncating boolean) RETURNS void
+CREATE FUNCTION homing._check_may_change(tables text[], truncating boolean) RETURNS void
 STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'homing_check_may_change';
-COMMENT ON FUNCTION homing._check_may_change(oid, boolean) IS
-	'raises unless the caller of the security definer function that calls this may change, or truncate, the table';
+COMMENT ON FUNCTION homing._check_may_change(text[], boolean) IS
+	'raises unless the caller of the security definer function that calls this may change, or truncate, these homed tables';
 
 CREATE FUNCTION homing._flush() RETURNS void
 LANGUAGE c AS 'MODULE_PATHNAME', 'homing_flush';
@@ -50,8 +50,7 @@ CREATE FUNCTION homing._begin_change_everywhere(tables text[], truncating boolea
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	-- A name that is unknown here is refused by the statement.
-	PERFORM homing._check_may_change(to_regclass(t), truncating) FROM unnest(tables) t;
+	PERFORM homing._check_may_change(tables, truncating);
 	PERFORM homing._stop_writes();
 END
 $$;
@@ -62,9 +61,9 @@ AS $$
 DECLARE
 	relation regclass;
 BEGIN
-	PERFORM homing._check_may_change(to_regclass(t), truncating) FROM unnest(tables) t;
+	PERFORM homing._check_may_change(tables, truncating);
 	PERFORM homing._await_followers();
-	FOR relation IN SELECT to_regclass(t) FROM unnest(tables) t WHERE to_regclass(t) IS NOT NULL ORDER BY t LOOP
+	FOR relation IN SELECT t::regclass FROM unnest(tables) t ORDER BY t LOOP
 		EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', relation);
 	END LOOP;
 	-- For the statement that follows; the user hears its notices once.
