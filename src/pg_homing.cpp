@@ -14,6 +14,8 @@
 
 #include "pg/apply_progress.hpp"
 #include "pg/catalog.hpp"
+#include "pg/forward_stats.hpp"
+#include "pg/session_slots.hpp"
 #include "pg/settings.hpp"
 
 extern "C" {
@@ -30,6 +32,8 @@ void _PG_init(void)
 		return;
 	homing::pg::RegisterCatalog();
 	homing::pg::RegisterApplyProgress();
+	homing::pg::RegisterForwardStats();
+	homing::pg::RegisterSessionSlots();
 	homing::rehome::RegisterHandover();
 	homing::rehome::RegisterPeers();
 	homing::rehome::RegisterLauncher();

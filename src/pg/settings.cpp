@@ -3,6 +3,7 @@
 #include "pg/server.hpp"
 
 extern "C" {
+#include "postmaster/postmaster.h"
 #include "utils/guc.h"
 }
 
@@ -26,6 +27,11 @@ void DefineSettings()
 	DefineCustomIntVariable("homing.connect_timeout", "Time allowed to connect to another region.",
 	                        nullptr, &settings.connect_timeout_ms, 5000, 100, 600000, PGC_USERSET,
 	                        GUC_UNIT_MS, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable(
+		"homing.connection_idle_timeout",
+		"Time after which a connection to another region that nothing uses is closed.",
+		"0 keeps it as long as the session.", &settings.connection_idle_timeout_ms, 600000, 0,
+		86400000, PGC_USERSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
 	DefineCustomStringVariable("homing.debug_point",
 	                           "Step of a protocol at which this process kills itself, for tests.",
 	                           nullptr, &settings.debug_point, "", PGC_SUSET, GUC_NOT_IN_SAMPLE,
@@ -51,6 +57,12 @@ void DefineSettings()
 	                         "Allows DDL on a homed table to run in this region only.",
 	                         "Every other region must run the same DDL, or replication to it stops.",
 	                         &settings.local_ddl, false, PGC_USERSET, 0, nullptr, nullptr, nullptr);
+	DefineCustomIntVariable(
+		"homing.max_connections_per_region",
+		"Number of connections that the sessions of this database may have to one region, all together.",
+		"Who finds none free waits for up to homing.connect_timeout. 0: no limit.",
+		&settings.max_connections_per_region, 0, 0, MAX_BACKENDS, PGC_SIGHUP, 0, nullptr, nullptr,
+		nullptr);
 	DefineCustomIntVariable("homing.outcome_timeout",
 	                        "Time allowed to learn how a transaction ended whose connection was lost.",
 	                        "After it, the outcome is reported as unknown.",

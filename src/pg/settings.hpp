@@ -8,11 +8,13 @@ enum ReadConsistency { kReadEventual, kReadSession, kReadHome };
 
 struct Settings {
 	int connect_timeout_ms;
-	char *debug_point;       // where this process kills itself; empty: nowhere
+	int connection_idle_timeout_ms;  // 0: none
+	char *debug_point;               // where this process kills itself; empty: nowhere
 	char *forward_settings;  // comma-separated names of settings that travel with a forwarded statement
 	char *forwarded_from;  // name of the region this session executes statements for; empty: a client's own
 	int handover_timeout_ms;
 	bool local_ddl;
+	int max_connections_per_region;  // 0: no limit
 	int outcome_timeout_ms;
 	bool own_ddl;  // the extension itself is changing a homed table
 	int probe_interval_ms;

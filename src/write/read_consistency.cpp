@@ -6,6 +6,7 @@
 
 #include "pg/apply_progress.hpp"
 #include "pg/catalog.hpp"
+#include "pg/forward_stats.hpp"
 #include "pg/settings.hpp"
 #include "write/outcome_table.hpp"
 #include "write/execute_here.hpp"
@@ -143,10 +144,25 @@ bool AwaitArrival(core::CausalState &state, milliseconds patience)
 	return true;
 }
 
+// Of several regions, the first one gets the time.
+void CountWait(core::RegionId region, Clock::time_point begin, bool timed_out)
+{
+	pg::ForwardCounters *counters = pg::CountersOf(region);
+	pg::Count(counters, pg::Forwarded::kReadWaits);
+	pg::CountSince(counters, pg::Forwarded::kReadWaitTime, begin);
+	if (timed_out)
+		pg::Count(counters, pg::Forwarded::kReadTimeouts);
+}
+
 void AwaitNeeded()
 {
-	if (AwaitArrival(*needed, milliseconds(pg::settings.read_timeout_ms)))
+	const core::RegionId awaited = needed->needed().begin()->first;
+	const auto begin = Clock::now();
+	if (AwaitArrival(*needed, milliseconds(pg::settings.read_timeout_ms))) {
+		CountWait(awaited, begin, false);
 		return;
+	}
+	CountWait(awaited, begin, true);
 	remote::Error error("55P03", "could not read what the session has committed at region \"" +
 	                                 RegionName(needed->needed().begin()->first) + "\" in time");
 	error.detail = "It has not been applied in this region within homing.read_timeout.";

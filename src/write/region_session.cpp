@@ -26,6 +26,11 @@ std::string Savepoint(int level)
 	return "homing_" + std::to_string(level);
 }
 
+std::uint64_t RowsOf(const remote::Result &result)
+{
+	return std::strtoull(PQcmdTuples(result.get()), nullptr, 10);
+}
+
 // Raises a remote notice here, at its own level.
 void RaiseNotice(const remote::Error &notice)
 {
@@ -48,9 +53,12 @@ void RaiseNotice(const remote::Error &notice)
 
 }  // namespace
 
-RegionSession::RegionSession(Place place, pg::RegionConnection connection, pg::LatchWaiter &waiter)
-	: place_(std::move(place)), connection_(std::move(connection)), waiter_(waiter)
+RegionSession::RegionSession(Place place, pg::SessionSlot slot, pg::RegionConnection connection,
+                             pg::LatchWaiter &waiter)
+	: place_(std::move(place)), slot_(std::move(slot)), connection_(std::move(connection)),
+	  meter_(place_.region), waiter_(waiter)
 {
+	slot_.Connected(connection_->BackendPid());
 }
 
 void RegionSession::AddContext(remote::Error &error) const
@@ -77,9 +85,11 @@ void RegionSession::Send(Answer purpose, const std::string &sql,
 	connection_->Send(sql, arguments, binary_result);
 }
 
-void RegionSession::Sync()
+void RegionSession::Sync(pg::Forwarded time)
 {
 	expected_.push_back(Answer::kSync);
+	slot_.Active();
+	meter_.Sent(time);
 	connection_->Sync();
 }
 
@@ -174,6 +184,7 @@ void RegionSession::Post(const RemoteStatement &statement, int nest_level)
 	TakeEarly();
 	EnterTransaction(nest_level);
 	Send(Answer::kStatement, statement.sql, statement.arguments, statement.binary_result);
+	meter_.Count(pg::Forwarded::kStatements);
 	Sync();
 	awaited_ = nest_level;
 }
@@ -255,6 +266,10 @@ remote::Result RegionSession::CollectAll()
 		AddContext(*taken.error);
 		throw *taken.error;
 	}
+	slot_.Answered();
+	meter_.Answered();
+	if (taken.wanted)
+		meter_.Count(pg::Forwarded::kRows, RowsOf(taken.wanted));
 	return std::move(taken.wanted);
 }
 
@@ -272,7 +287,8 @@ remote::Result RegionSession::Collect()
 	remote::Result result;
 	try {
 		result = CollectAll();
-	} catch (const remote::Error &) {
+	} catch (const remote::Error &error) {
+		meter_.Failed(error.sqlstate);
 		RaiseCancel();
 		throw;
 	}
@@ -295,7 +311,8 @@ remote::Result RegionSession::RunAlone(const RemoteStatement &statement, CommitP
 	QueueOutcome(commit->token);
 	if (!implicit)
 		Send(Answer::kCommand, "COMMIT");
-	return Settle(commit);
+	meter_.Count(pg::Forwarded::kStatements);
+	return Settle(commit, pg::Forwarded::kExecuteTime);
 }
 
 void RegionSession::Commit(CommitPoint *commit)
@@ -303,12 +320,12 @@ void RegionSession::Commit(CommitPoint *commit)
 	QueuePending();
 	QueueOutcome(commit->token);
 	Send(Answer::kCommand, "COMMIT");
-	Settle(commit);
+	Settle(commit, pg::Forwarded::kCommitTime);
 }
 
 // Learns how the transaction ended whose end has been queued. When the connection is lost meanwhile, the
 // region is asked over a new one.
-remote::Result RegionSession::Settle(CommitPoint *commit)
+remote::Result RegionSession::Settle(CommitPoint *commit, pg::Forwarded time)
 {
 	remote::Result result;
 	std::string reason;
@@ -317,7 +334,7 @@ remote::Result RegionSession::Settle(CommitPoint *commit)
 		try {
 			SyncLater();
 			QueuePosition();
-			Sync();
+			Sync(time);
 		} catch (const pg::CancelRequested &) {
 			PassOnCancel(mode);
 		}
@@ -327,10 +344,13 @@ remote::Result RegionSession::Settle(CommitPoint *commit)
 		cancelled_ = false;
 		connection_->SetDeadline(std::nullopt);
 		commit->position = position_;
+		meter_.Count(pg::Forwarded::kCommits);
 		return result;
 	} catch (const remote::ConnectionLost &lost) {
+		meter_.Failed(lost.sqlstate);
 		reason = lost.what();
-	} catch (const remote::Error &) {
+	} catch (const remote::Error &error) {
+		meter_.Failed(error.sqlstate);
 		if (connection_->TransactionStatus() == PQTRANS_IDLE)
 			Ended();  // COMMIT itself failed
 		Rollback();
@@ -382,6 +402,7 @@ void RegionSession::Rollback() noexcept
 		Send(Answer::kDropped, "ROLLBACK");
 		SyncLater(Answer::kDroppedSync);
 		if (!prepared_.empty()) {
+			meter_.Count(pg::Forwarded::kRolledBack);
 			Send(Answer::kDropped, "ROLLBACK PREPARED '" + prepared_ + "'");
 			SyncLater(Answer::kDroppedSync);
 		}
@@ -397,7 +418,8 @@ void RegionSession::PostPrepare(const std::string &gid, const core::OutcomeToken
 	QueueOutcome(part);
 	Send(Answer::kCommand, "PREPARE TRANSACTION '" + gid + "'");
 	prepared_ = gid;
-	Sync();
+	meter_.Count(pg::Forwarded::kPrepared);
+	Sync(pg::Forwarded::kCommitTime);
 }
 
 // Over there, COMMIT PREPARED waits until the decision has arrived, and fails without it (prepared_guard.hpp).
@@ -405,6 +427,7 @@ void RegionSession::PostPrepare(const std::string &gid, const core::OutcomeToken
 void RegionSession::Finish() noexcept
 {
 	Ended();
+	meter_.Count(pg::Forwarded::kDecided);
 	finish_failed_ = false;
 	try {
 		Send(Answer::kFinish, "COMMIT PREPARED '" + prepared_ + "'");

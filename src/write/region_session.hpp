@@ -21,6 +21,8 @@
 #include <vector>
 
 #include "pg/credentials.hpp"
+#include "pg/forward_stats.hpp"
+#include "pg/session_slots.hpp"
 #include "pg/waiter.hpp"
 
 namespace homing::write {
@@ -49,7 +51,8 @@ struct CommitPoint {
 
 class RegionSession {
 public:
-	RegionSession(Place place, pg::RegionConnection connection, pg::LatchWaiter &waiter);
+	RegionSession(Place place, pg::SessionSlot slot, pg::RegionConnection connection,
+	              pg::LatchWaiter &waiter);
 
 	// Sends the statement into the remote transaction, which is begun or brought to our nesting level first.
 	// Its answer is received with Receive, before anything else is sent.
@@ -95,6 +98,10 @@ public:
 	bool Dead() const { return copying_ || connection_->Lost(); }
 	// Outside a transaction: a further one can run here. Does not wait.
 	bool Usable() { return !Dead() && (!expected_.empty() || connection_->StillThere()); }
+	// Whether it is to be closed between two transactions: somebody waits for its place.
+	bool Wanted() const { return slot_.Wanted(); }
+	// When something was last sent.
+	std::chrono::steady_clock::time_point LastUse() const { return meter_.LastSent(); }
 	const Place &place() const { return place_; }
 	const std::string &name() const { return place_.name; }
 	int RemotePid() const { return connection_->BackendPid(); }
@@ -118,7 +125,7 @@ private:
 
 	void Send(Answer purpose, const std::string &sql,
 	          const std::vector<remote::Argument> &arguments = {}, bool binary_result = false);
-	void Sync();
+	void Sync(pg::Forwarded time = pg::Forwarded::kExecuteTime);
 	void TakeEarly();
 	void SyncLater(Answer purpose = Answer::kSync);
 	void QueueGreeting();
@@ -127,7 +134,7 @@ private:
 	void QueuePending();
 	void QueueOutcome(const core::OutcomeToken &token);
 	void QueuePosition();
-	remote::Result Settle(CommitPoint *commit);
+	remote::Result Settle(CommitPoint *commit, pg::Forwarded time);
 	// What answers brought so far.
 	struct Taken {
 		remote::Result wanted;
@@ -138,7 +145,11 @@ private:
 	remote::Result Collect();
 	remote::Result CollectAll();
 	void DropAnswers(int nest_level = 0) noexcept;
-	void Ended() { level_ = written_level_ = 0; }
+	void Ended()
+	{
+		level_ = written_level_ = 0;
+		slot_.Idle();
+	}
 	remote::Result NextAnswer(pg::CancelMode &mode);
 	void PassOnCancel(pg::CancelMode &mode);
 	void RaiseCancel();
@@ -149,7 +160,9 @@ private:
 	void AddContext(remote::Error &error) const;
 
 	Place place_;
+	pg::SessionSlot slot_;  // freed after the connection is closed
 	pg::RegionConnection connection_;
+	pg::ForwardMeter meter_;
 	pg::LatchWaiter &waiter_;
 	int level_ = 0;          // nesting level of the remote transaction; 0: none
 	int written_level_ = 0;  // lowest nesting level of a write in it; 0: none

@@ -1,6 +1,8 @@
 // COPY in a session at another region.
 #include "write/region_session.hpp"
 
+#include <cstdlib>
+
 #include "pg/boundary.hpp"
 
 namespace homing::write {
@@ -14,6 +16,7 @@ auto RegionSession::InCopy(const Body &body) -> decltype(body())
 	} catch (remote::Error &error) {
 		copying_ = connection_->Broken();
 		settings_.clear();
+		meter_.Failed(error.sqlstate);
 		AddContext(error);
 		throw;
 	}
@@ -23,6 +26,7 @@ void RegionSession::BeginCopy(const std::string &sql, int nest_level)
 {
 	TakeEarly();
 	EnterTransaction(nest_level);
+	meter_.Count(pg::Forwarded::kStatements);
 	Sync();
 	(void) Collect();
 	copying_ = true;
@@ -51,6 +55,7 @@ remote::Result RegionSession::FinishCopy()
 {
 	remote::Result result = InCopy([&] { return connection_->ReceiveCopyEnd(); });
 	copying_ = false;
+	meter_.Count(pg::Forwarded::kRows, std::strtoull(PQcmdTuples(result.get()), nullptr, 10));
 	ReportNotices();
 	return result;
 }

@@ -1,5 +1,6 @@
 #include "write/transaction.hpp"
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "pg/catalog.hpp"
 #include "pg/waiter.hpp"
 #include "write/atomic_commit.hpp"
+#include "write/idle_sessions.hpp"
 #include "write/outcome.hpp"
 #include "write/read_consistency.hpp"
 
@@ -77,6 +79,23 @@ remote::ConnectionLost LostInTransaction(const RegionSession &session)
 	                              "\" was lost in this transaction");
 }
 
+std::unique_ptr<RegionSession> OpenSession(Place place)
+{
+	const auto begin = std::chrono::steady_clock::now();
+	pg::ForwardCounters *counters = pg::CountersOf(place.region);
+	try {
+		pg::SessionSlot slot(place.region, place.name);
+		pg::RegionConnection connection = pg::ConnectTo(place.server, place.user, *waiter);
+		pg::Count(counters, pg::Forwarded::kConnections);
+		pg::CountSince(counters, pg::Forwarded::kConnectTime, begin);
+		return std::make_unique<RegionSession>(std::move(place), std::move(slot),
+		                                       std::move(connection), *waiter);
+	} catch (const remote::Error &error) {
+		pg::CountError(counters, error.sqlstate);
+		throw;
+	}
+}
+
 RegionSession &SessionAt(core::RegionId region)
 {
 	if (sessions == nullptr) {
@@ -102,9 +121,8 @@ RegionSession &SessionAt(core::RegionId region)
 		// Entered only when it is there: connecting may fail, and the callbacks visit every entry.
 		const std::string name = catalog->RegionName(region);
 		const Oid server = pg::PgCall([&] { return pg::RegionServer(name.c_str()); });
-		auto session =
-			std::make_unique<RegionSession>(Place{region, name, epoch, server, user},
-		                                    pg::ConnectTo(server, user, *waiter), *waiter);
+		std::unique_ptr<RegionSession> session =
+			OpenSession(Place{region, name, epoch, server, user});
 		known = sessions->emplace(SessionKey(region, user), std::move(session)).first;
 	}
 	return *known->second;
@@ -171,6 +189,12 @@ bool AnyWriter()
 	return false;
 }
 
+// Between two transactions.
+bool IsToClose(const RegionSession &session)
+{
+	return session.Dead() || session.Wanted() || HasIdled(session.LastUse());
+}
+
 void OnTransactionEnd(XactEvent event, void *)
 {
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
@@ -197,8 +221,9 @@ void OnTransactionEnd(XactEvent event, void *)
 		// Those that only read end here too, without a round trip.
 		for (auto it = sessions->begin(); it != sessions->end();) {
 			it->second->Rollback();
-			it = it->second->Dead() ? sessions->erase(it) : std::next(it);
+			it = IsToClose(*it->second) ? sessions->erase(it) : std::next(it);
 		}
+		WatchIdle(!sessions->empty());
 		break;
 	default:
 		break;

@@ -150,3 +150,24 @@ END
 $$;
 COMMENT ON FUNCTION homing.resolve(text, text) IS
 	'decides by hand about a part of a transaction that is in doubt (homing.in_doubt): commit or abort. Decide the same at every region; the worker carries it out within homing.probe_interval, unless the decision of its coordinator arrives first';
+
+-- --- what was forwarded -----------------------------------------------------------------------------------
+
+CREATE FUNCTION homing._forward_stats(OUT region_id int2, OUT statements bigint, OUT rows bigint,
+	OUT connection_errors bigint, OUT conflicts bigint, OUT constraint_errors bigint, OUT cancels bigint, OUT other_errors bigint,
+	OUT connections bigint, OUT connect_us bigint, OUT execute_us bigint, OUT commits bigint, OUT commit_us bigint,
+	OUT prepared bigint, OUT decided bigint, OUT rolled_back bigint,
+	OUT read_waits bigint, OUT read_wait_us bigint, OUT read_timeouts bigint, OUT since timestamptz)
+RETURNS SETOF record
+VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_forward_stats';
+COMMENT ON FUNCTION homing._forward_stats() IS 'counters of this database in shared memory; times in microseconds';
+
+CREATE FUNCTION homing.stat_forwarding_reset() RETURNS void
+VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_stat_forwarding_reset';
+COMMENT ON FUNCTION homing.stat_forwarding_reset() IS 'sets the counters of homing.stat_forwarding in this database to zero';
+
+CREATE FUNCTION homing._sessions(OUT local_pid int4, OUT user_id oid, OUT region_id int2, OUT remote_pid int4, OUT state text,
+	OUT transaction_start timestamptz, OUT connected timestamptz)
+RETURNS SETOF record
+VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_sessions';
+COMMENT ON FUNCTION homing._sessions() IS 'connections that sessions of this database have to other regions';

@@ -97,3 +97,49 @@ COMMENT ON COLUMN homing.in_doubt.coordinator IS 'region whose commit decides';
 COMMENT ON COLUMN homing.in_doubt.prepared IS 'since when it is prepared, and holds its locks';
 COMMENT ON COLUMN homing.in_doubt.owner IS 'role that wrote it';
 COMMENT ON COLUMN homing.in_doubt.state IS 'committing, aborting, resolved by hand, coordinator lost, or waiting for its coordinator';
+
+CREATE VIEW homing.stat_forwarding AS
+SELECT m.name AS region, s.statements, s.rows,
+	s.connection_errors, s.conflicts, s.constraint_errors, s.cancels, s.other_errors,
+	s.connections, s.connect_us / 1000.0::float8 AS connect_time,
+	s.execute_us / 1000.0::float8 AS execute_time,
+	s.commits, s.commit_us / 1000.0::float8 AS commit_time,
+	s.prepared, s.decided, s.rolled_back,
+	s.read_waits, s.read_wait_us / 1000.0::float8 AS read_wait_time, s.read_timeouts, s.since
+FROM homing._forward_stats() s JOIN homing.member m USING (region_id)
+ORDER BY m.region_id;
+COMMENT ON VIEW homing.stat_forwarding IS 'what the sessions of this region have forwarded to each other one, since it was reset; kept over a clean restart';
+COMMENT ON COLUMN homing.stat_forwarding.region IS 'region that it was forwarded to';
+COMMENT ON COLUMN homing.stat_forwarding.statements IS 'statements sent there';
+COMMENT ON COLUMN homing.stat_forwarding.rows IS 'rows that they have written or returned';
+COMMENT ON COLUMN homing.stat_forwarding.connection_errors IS 'errors of class 08: the region could not be reached, or the connection broke';
+COMMENT ON COLUMN homing.stat_forwarding.conflicts IS 'errors of class 40: serialization failures and deadlocks';
+COMMENT ON COLUMN homing.stat_forwarding.constraint_errors IS 'errors of class 23: constraints';
+COMMENT ON COLUMN homing.stat_forwarding.cancels IS 'errors of class 57: cancelled, timed out, or ended by an administrator';
+COMMENT ON COLUMN homing.stat_forwarding.other_errors IS 'all other errors';
+COMMENT ON COLUMN homing.stat_forwarding.connections IS 'connections opened';
+COMMENT ON COLUMN homing.stat_forwarding.connect_time IS 'time spent on opening them, in ms, with the wait for homing.max_connections_per_region';
+COMMENT ON COLUMN homing.stat_forwarding.execute_time IS 'time from sending statements to their answers, in ms; with the commit when a statement was a transaction of its own';
+COMMENT ON COLUMN homing.stat_forwarding.commits IS 'transactions that were committed by the region''s own COMMIT';
+COMMENT ON COLUMN homing.stat_forwarding.commit_time IS 'time from sending COMMIT or PREPARE TRANSACTION to the answer, in ms';
+COMMENT ON COLUMN homing.stat_forwarding.prepared IS 'parts of transactions over several regions that the region was asked to prepare';
+COMMENT ON COLUMN homing.stat_forwarding.decided IS 'prepared parts whose transaction has committed here';
+COMMENT ON COLUMN homing.stat_forwarding.rolled_back IS 'prepared parts whose transaction has not';
+COMMENT ON COLUMN homing.stat_forwarding.read_waits IS 'reads that waited until a commit there had arrived here';
+COMMENT ON COLUMN homing.stat_forwarding.read_wait_time IS 'time they waited, in ms';
+COMMENT ON COLUMN homing.stat_forwarding.read_timeouts IS 'reads that failed because it did not arrive within homing.read_timeout';
+COMMENT ON COLUMN homing.stat_forwarding.since IS 'when counting began';
+
+CREATE VIEW homing.sessions AS
+SELECT s.local_pid, pg_get_userbyid(s.user_id) AS user_name, m.name AS region, s.remote_pid, s.state,
+	clock_timestamp() - s.transaction_start AS transaction_age, s.connected
+FROM homing._sessions() s JOIN homing.member m USING (region_id)
+ORDER BY s.local_pid, m.region_id;
+COMMENT ON VIEW homing.sessions IS 'connections that sessions of this database have to other regions';
+COMMENT ON COLUMN homing.sessions.local_pid IS 'process of the session here (pg_stat_activity)';
+COMMENT ON COLUMN homing.sessions.user_name IS 'role that forwards';
+COMMENT ON COLUMN homing.sessions.region IS 'the other region';
+COMMENT ON COLUMN homing.sessions.remote_pid IS 'process there; NULL while it connects';
+COMMENT ON COLUMN homing.sessions.state IS 'connecting; active: an answer is awaited; idle in transaction; idle';
+COMMENT ON COLUMN homing.sessions.transaction_age IS 'since when the transaction here is open that the other one follows; NULL: none';
+COMMENT ON COLUMN homing.sessions.connected IS 'when the connection was asked for';
