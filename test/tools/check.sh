@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the tests against the installed extension and tells how each part went.
-# usage: check.sh [unit|layers|format|regress|isolation|tap]...      without arguments: all of them
+# usage: check.sh [unit|sim|model|layers|format|regress|isolation|tap]...      without arguments: all of them
 # TAP_TESTS="test/tap/001_….pl" narrows the part tap, REGRESS_TESTS="ddl copy" the part regress.
+# SIM_SEEDS=N runs N seeds of the simulation, MODEL=long the model with wider bounds too.
 # KEEP_LOGS=1 keeps the logs of a run in which all was well.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -10,11 +11,29 @@ unset MAKEFLAGS MFLAGS MAKELEVEL
 . test/tools/unprivileged.sh
 
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(layers format unit regress isolation tap)
+[ ${#parts[@]} -gt 0 ] || parts=(layers format unit sim model regress isolation tap)
 
 part_unit()
 {
 	cmake_build && (cd build && ctest --output-on-failure --timeout 120)
+}
+
+# Half of the seeds each, side by side.
+part_sim()
+{
+	local half=$(((${SIM_SEEDS:-2000} + 1) / 2)) first result
+	cmake_build --target sim sim_test >/dev/null || return
+	build/sim_test --gtest_brief=1 || return
+	build/sim 1 $half 2>/dev/null &
+	first=$!
+	build/sim $((half + 1)) $half 2>/dev/null
+	result=$?
+	wait $first && [ $result -eq 0 ]
+}
+
+part_model()
+{
+	cmake_build --target homing_model >/dev/null && test/model/check.sh build/homing_model ${MODEL:-}
 }
 
 part_layers()

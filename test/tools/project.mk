@@ -1,9 +1,11 @@
 # Targets that go beyond PGXS. Included by the Makefile when one of them is asked for.
 #
 #   make check         everything below, after installing what is missing, building and installing
-#   make check-PART    one part against what is installed: unit, layers, format, regress, isolation, tap
-#   make soak          random statements on a cluster and a plain database, 5,000 for each seed of SOAK_SEEDS;
-#                      a minute of transfers under faults for each seed of SOAK_BANKS
+#   make check-PART    one part against what is installed: unit, sim, model, layers, format, regress,
+#                      isolation, tap
+#   make soak          100,000 seeds of the simulation, the model with wider bounds; random statements on a
+#                      cluster and a plain database, 5,000 for each seed of SOAK_SEEDS; a minute of transfers
+#                      under faults for each seed of SOAK_BANKS
 #   make demo          three regions on this machine, one is killed
 #   make bench         the figures of README, side by side
 #   make deps          install the Debian packages that are missing
@@ -32,7 +34,9 @@ check-%:
 SOAK_SEEDS ?= 1 2 3 4 5 6 7 8 9 10
 SOAK_STATEMENTS ?= 5000
 SOAK_BANKS ?= 1 2 3 4 5
+SIM_SOAK_SEEDS ?= 100000
 soak: deps
+	SIM_SEEDS=$(SIM_SOAK_SEEDS) MODEL=long $(TOOLS)/check.sh sim model
 	$(TOOLS)/build_and_install.sh
 	for seed in $(SOAK_SEEDS); do DIFFERENTIAL_SEED=$$seed DIFFERENTIAL_STATEMENTS=$(SOAK_STATEMENTS) \
 		TAP_TESTS=test/tap/005_differential.pl $(TOOLS)/check.sh tap || exit; done

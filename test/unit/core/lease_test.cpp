@@ -1,0 +1,111 @@
+#include "core/lease.hpp"
+
+#include "map_builder.hpp"
+
+#include <gtest/gtest.h>
+
+using namespace homing::core;
+
+namespace {
+
+constexpr RegionId kUs{1}, kEu{2}, kAp{3};
+
+Instant At(std::int64_t ms)
+{
+	return {ms * 1000};
+}
+
+LeaseTerms Terms()
+{
+	return {Milliseconds(1000), 1000, Milliseconds(50)};
+}
+
+TEST(Lease, PromiseOutlivesTheLeaseOnAnyTwoClocksWithinTheBound)
+{
+	const LeaseTerms terms = Terms();
+	// The holder's clock is as slow, and the voter's as fast, as the bound allows.
+	const double lease_real = static_cast<double>(terms.lease.us) / (1 - 0.001);
+	const double promise_real = static_cast<double>(terms.Promise().us) / (1 + 0.001);
+	EXPECT_GT(promise_real, lease_real);
+	EXPECT_LT(promise_real, lease_real + 60000) << "and not by much more than the margin";
+}
+
+TEST(Lease, NobodyServesWithoutAMajority)
+{
+	LeaseHolder holder(Terms(), {kUs, kEu, kAp});
+	EXPECT_FALSE(holder.MayServe(At(0)));
+	holder.Renew(kUs, At(0));
+	EXPECT_FALSE(holder.MayServe(At(1)));
+	holder.Renew(kEu, At(0));
+	EXPECT_TRUE(holder.MayServe(At(1)));
+}
+
+TEST(Lease, IsMeasuredFromTheSending)
+{
+	LeaseHolder holder(Terms(), {kUs, kEu, kAp});
+	holder.Renew(kUs, At(100));
+	holder.Renew(kEu, At(200));
+	EXPECT_TRUE(holder.MayServe(At(1099)));
+	EXPECT_FALSE(holder.MayServe(At(1100))) << "the majority is only as new as its oldest member";
+}
+
+TEST(Lease, TheNewestMajorityCounts)
+{
+	LeaseHolder holder(Terms(), {kUs, kEu, kAp});
+	holder.Renew(kUs, At(500));
+	holder.Renew(kEu, At(100));
+	holder.Renew(kAp, At(400));
+	EXPECT_EQ(holder.ValidUntil(), At(1400));
+}
+
+TEST(Lease, AnAnswerThatComesLateMovesNothingBack)
+{
+	LeaseHolder holder(Terms(), {kUs});
+	holder.Renew(kUs, At(500));
+	holder.Renew(kUs, At(300));
+	EXPECT_EQ(holder.ValidUntil(), At(1500));
+	LeaseVoter voter(Terms(), At(-100000));
+	voter.Promise(kUs, At(500));
+	voter.Promise(kUs, At(300));
+	EXPECT_EQ(voter.PromisedUntil(kUs), At(500) + Terms().Promise());
+}
+
+TEST(Lease, OthersThanVotersDoNotCount)
+{
+	LeaseHolder holder(Terms(), {kUs, kEu, kAp});
+	holder.Renew(RegionId(7), At(0));
+	holder.Renew(RegionId(8), At(0));
+	EXPECT_FALSE(holder.MayServe(At(1)));
+	holder.ChangeVoters({RegionId(7), RegionId(8), kUs});
+	EXPECT_TRUE(holder.MayServe(At(1)));
+}
+
+TEST(Lease, VoterThatPromisedDoesNotVoteForTheLoss)
+{
+	LeaseVoter voter(Terms(), At(-100000));
+	EXPECT_TRUE(voter.MayDeclareLost(kUs, At(0)));
+	voter.Promise(kUs, At(0));
+	EXPECT_FALSE(voter.MayDeclareLost(kUs, At(1000)));
+	EXPECT_TRUE(voter.MayDeclareLost(kEu, At(1000))) << "others are not concerned";
+	EXPECT_TRUE(voter.MayDeclareLost(kUs, At(0) + Terms().Promise()));
+}
+
+TEST(Lease, VoterCanWithholdItsPromise)
+{
+	LeaseVoter voter(Terms(), At(-100000));
+	EXPECT_TRUE(voter.Promise(kUs, At(0)));
+	voter.Withhold(kUs, At(5000));
+	EXPECT_FALSE(voter.Promise(kUs, At(500)));
+	EXPECT_FALSE(voter.MayDeclareLost(kUs, At(1000))) << "what was promised stands";
+	EXPECT_TRUE(voter.MayDeclareLost(kUs, At(0) + Terms().Promise()));
+	EXPECT_TRUE(voter.Promise(kUs, At(5000)));
+}
+
+TEST(Lease, RestartedVoterKeepsWhatItMayHavePromised)
+{
+	LeaseVoter voter(Terms(), At(0));
+	EXPECT_FALSE(voter.MayDeclareLost(kUs, At(1000)));
+	EXPECT_TRUE(voter.MayDeclareLost(kUs, At(0) + Terms().Promise()));
+}
+
+}  // namespace
