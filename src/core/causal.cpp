@@ -66,13 +66,7 @@ void CausalState::NeedPart(RegionId region, const OutcomeToken &part)
 
 void CausalState::ForgetPart(RegionId region, const OutcomeToken &part) noexcept
 {
-	auto found = needed_.find(region);
-	if (found == needed_.end())
-		return;
-	std::vector<OutcomeToken> &parts = found->second.parts;
-	parts.erase(std::remove(parts.begin(), parts.end(), part), parts.end());
-	if (parts.empty() && found->second.position == 0)
-		needed_.erase(found);
+	ForgetParts(region, [&](const OutcomeToken &known) { return known == part; });
 }
 
 void CausalState::Merge(const CausalState &other)

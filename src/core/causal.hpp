@@ -6,6 +6,7 @@
 // hexadecimal digits, or a token.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -29,6 +30,18 @@ public:
 	// Never throws: forgets what was asked for with NeedPart.
 	void ForgetPart(RegionId region, const OutcomeToken &part) noexcept;
 	void Forget(RegionId region) { needed_.erase(region); }
+	// Forgets the parts at the region for which `arrived` is true.
+	template <typename Arrived>
+	void ForgetParts(RegionId region, const Arrived &arrived)
+	{
+		auto found = needed_.find(region);
+		if (found == needed_.end())
+			return;
+		std::vector<OutcomeToken> &parts = found->second.parts;
+		parts.erase(std::remove_if(parts.begin(), parts.end(), arrived), parts.end());
+		if (parts.empty() && found->second.position == 0)
+			needed_.erase(found);
+	}
 	void Merge(const CausalState &other);
 
 	bool Empty() const { return needed_.empty(); }

@@ -2,6 +2,7 @@
 #include "write/forward.hpp"
 
 #include <cstdlib>
+#include <string>
 #include <vector>
 
 #include "pg/exact_text.hpp"
@@ -137,20 +138,21 @@ bool IsWholeTransaction(const EState *estate)
 	       estate->es_plannedstmt->commandType != CMD_SELECT;
 }
 
-remote::Result Answer(core::RegionId region)
+remote::Result Answer(core::RegionId region, const char *verb)
 {
 	try {
 		return Await(region);
 	} catch (const remote::Error &error) {
 		if (error.sqlstate == kNotHomeState)
-			throw HomeMoved();
+			throw HomeMoved(verb);
 		throw;
 	}
 }
 
-remote::Error HomeMoved()
+remote::Error HomeMoved(const char *verb)
 {
-	remote::Error error("40001", "could not write because the home of a row has moved");
+	remote::Error error("40001",
+	                    std::string("could not ") + verb + " because the home of a row has moved");
 	error.hint = "Try the transaction again.";
 	return error;
 }

@@ -31,8 +31,8 @@ RemoteStatement ToRemote(const Outgoing &outgoing);
 bool IsWholeTransaction(const EState *estate);
 
 // The answer to the last Post at the region; a home that is not there is 40001.
-remote::Result Answer(core::RegionId region);
-remote::Error HomeMoved();
+remote::Result Answer(core::RegionId region, const char *verb = "write");
+remote::Error HomeMoved(const char *verb = "write");
 
 // Takes in an answer: adds the row count to estate->es_processed, appends RETURNING rows to `rows`.
 // Throws ServerError.

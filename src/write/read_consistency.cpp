@@ -207,11 +207,8 @@ bool ReadsHomedTable(const PlannedStmt *statement)
 	});
 }
 
-void WaitBeforeRead(QueryDesc *query)
+void RenewSnapshot(QueryDesc *query)
 {
-	if (IsolationUsesXactSnapshot() && FirstSnapshotSet)
-		RefuseOldSnapshot();
-	pg::PgEntry([] { AwaitNeeded(); });
 	if (query->snapshot == nullptr || query->snapshot == InvalidSnapshot)
 		return;
 	const CommandId command = query->snapshot->curcid;
@@ -219,6 +216,14 @@ void WaitBeforeRead(QueryDesc *query)
 	fresh->curcid = command;
 	UnregisterSnapshot(query->snapshot);
 	query->snapshot = fresh;
+}
+
+void WaitBeforeRead(QueryDesc *query)
+{
+	if (IsolationUsesXactSnapshot() && FirstSnapshotSet)
+		RefuseOldSnapshot();
+	pg::PgEntry([] { AwaitNeeded(); });
+	RenewSnapshot(query);
 }
 
 // The regions that have rows of this transaction which are not yet here. None, when what it reads does not
@@ -234,44 +239,58 @@ WritePlaces HiddenWrites()
 constexpr const char *kReadsHere =
 	"The transaction has written at another region, and the statement writes a table that has no homes.";
 
+constexpr const char *kReadsAtHome =
+	"With homing.read_consistency = home, rows are read at their home.";
+
+bool ReadsAtHome()
+{
+	return pg::settings.read_consistency == pg::kReadHome && !InsideServedWrite();
+}
+
 // A write of tables that have no home is executed here, and reads here.
 void CheckReadsOfPlainWrite(const PlannedStmt *statement)
 {
 	const bool writes = statement->commandType != CMD_SELECT || statement->hasModifyingCTE;
-	if (writes && !WritesByHome(statement) && HiddenWrites().elsewhere > 0 &&
-	    ReadsHomedTable(statement))
-		RefusePlace(kReadsHere, "It would read homed tables here as well.");
+	if (!writes || WritesByHome(statement))
+		return;
+	const bool at_home = ReadsAtHome();
+	if ((at_home || HiddenWrites().elsewhere > 0) && ReadsHomedTable(statement))
+		RefusePlace(at_home ? kReadsAtHome : kReadsHere, "It would read homed tables here as well.");
 }
 
-// A read that must not be answered from what is here runs elsewhere. Returns whether it does.
-bool ReadElsewhere(QueryDesc *query)
+// A read that must not be answered from what is here runs elsewhere. Returns whether its place is settled.
+//
+// For another region, a read at the home looks again whether that is here: it may have moved.
+bool SettlePlace(QueryDesc *query)
 {
+	const bool at_home = ReadsAtHome();
 	if (pg::settings.read_consistency == pg::kReadEventual || query->operation != CMD_SELECT ||
-	    pg::settings.forwarded_from[0] != '\0' || InsideServedWrite())
+	    (pg::settings.forwarded_from[0] != '\0' && !at_home) || InsideServedWrite())
 		return false;
 	const WritePlaces written = WhereWritten();
-	if (written.elsewhere == 0 && pg::settings.read_consistency != pg::kReadHome)
+	if (written.elsewhere == 0 && !at_home)
 		return false;
 	Query *attached = AttachedQuery(query->plannedstmt);
 	if (attached == nullptr)
 		return false;
-	ReadPlace place{false, written.region};
-	if (written.elsewhere > 1 || (written.elsewhere == 1 && written.here))
-		place =
-			PlaceOfRead(attached, query->params, "The transaction has written at several regions.");
-	else if (written.elsewhere == 0)
+	ReadPlace place{false, written.region, false};
+	if (at_home)
+		place = PlaceOfRead(attached, query->params, kReadsAtHome, true);
+	else if (written.elsewhere > 1 || written.here)
 		place = PlaceOfRead(attached, query->params,
-		                    "With homing.read_consistency = home, rows are read at their home.");
+		                    "The transaction has written at several regions.", false);
 	if (!place.here)
 		ReadAt(place.region, query);
-	return !place.here;
+	else if (place.outdated)
+		RenewSnapshot(query);
+	return at_home || !place.here;
 }
 
 void StartAfterWaiting(QueryDesc *query, int flags)
 {
 	if ((flags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
 		CheckReadsOfPlainWrite(query->plannedstmt);
-	if (!ReadElsewhere(query) && AnythingNeeded() && (flags & EXEC_FLAG_EXPLAIN_ONLY) == 0 &&
+	if (!SettlePlace(query) && AnythingNeeded() && (flags & EXEC_FLAG_EXPLAIN_ONLY) == 0 &&
 	    ReadsHomedTable(query->plannedstmt))
 		WaitBeforeRead(query);
 	if (next_start != nullptr)
@@ -302,10 +321,12 @@ void UtilityAfterWaiting(PlannedStmt *statement, const char *text, bool read_onl
 	const bool needed_now = AnythingNeeded();
 	const bool copies = CopiesFromHomedTable(statement->utilityStmt);
 	bool pushed = false;
-	if (copies && HiddenWrites().elsewhere > 0)
+	const bool at_home = copies && ReadsAtHome();
+	if (copies && (at_home || HiddenWrites().elsewhere > 0))
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 		                errmsg("cannot copy from a homed table now"),
-		                errdetail("The transaction has written at another region."),
+		                errdetail("%s", at_home ? kReadsAtHome
+		                                        : "The transaction has written at another region."),
 		                errhint("Use COPY (SELECT ...) TO, or commit before.")));
 	if (needed_now && copies) {
 		if (IsolationUsesXactSnapshot() && FirstSnapshotSet)
@@ -349,10 +370,21 @@ void NeedCommit(core::RegionId region, std::uint64_t position)
 	}
 }
 
+// A session that writes and never reads has nobody who finds out what has arrived. Those that cannot arrive now
+// are not asked for each time.
 void NeedPart(core::RegionId region, const core::OutcomeToken &part)
 {
+	constexpr std::size_t kMany = 64;
+	static std::size_t many = kMany;
 	if (needed == nullptr)
 		needed = new core::CausalState;
+	auto known = needed->needed().find(region);
+	if (known != needed->needed().end() && known->second.parts.size() >= many) {
+		needed->ForgetParts(region, PartHasArrived);
+		known = needed->needed().find(region);
+		const std::size_t left = known == needed->needed().end() ? 0 : known->second.parts.size();
+		many = std::max(kMany, 2 * left);
+	}
 	needed->NeedPart(region, part);
 }
 
@@ -374,7 +406,7 @@ void CheckSeesOwnWrites(Query *query, ParamListInfo params, const Decision *deci
 		return;
 	if (!whole)
 		RefusePlace(purpose, "The statement runs at several regions, and reads homed tables there.");
-	const ReadPlace place = PlaceOfRead(query, params, purpose);
+	const ReadPlace place = PlaceOfRead(query, params, purpose, false);
 	if (place.here != decision->serve || (!place.here && place.region != decision->region))
 		RefusePlace(purpose, "What is read has its home elsewhere than what is written.");
 }

@@ -76,7 +76,7 @@ void Read(HomedReadState *state)
 	state->rows = tuplestore_begin_heap(state->any_order, false, work_mem);
 	pg::PgEntry([&] {
 		PostRead(state->region, ToRemote(outgoing));
-		TakeAnswer(Answer(state->region), estate, desc, state->rows);
+		TakeAnswer(Answer(state->region, "read"), estate, desc, state->rows);
 	});
 	MemoryContextSwitchTo(old);
 }
@@ -185,8 +185,8 @@ bool CountHomed(const RangeTblEntry *entry, void *argument)
 // Views are looked through, and the system's own tables are the same everywhere.
 bool IsOnlyHere(const RangeTblEntry *entry, void *catalog)
 {
-	return entry->relkind != RELKIND_VIEW && entry->relid >= FirstUnpinnedObjectId &&
-	       get_rel_namespace(entry->relid) >= FirstUnpinnedObjectId && !IsHomed(entry, catalog);
+	return entry->relkind != RELKIND_VIEW && entry->relid >= FirstNormalObjectId &&
+	       !IsHomed(entry, catalog);
 }
 
 // A copy of the query that asks for the keys of every homed table of its top level.
@@ -264,7 +264,7 @@ void RefusePlace(const char *purpose, const char *why)
 	pg_unreachable();
 }
 
-ReadPlace PlaceOfRead(Query *query, ParamListInfo params, const char *purpose)
+ReadPlace PlaceOfRead(Query *query, ParamListInfo params, const char *purpose, bool hold)
 {
 	const pg::Catalog *catalog = pg::PgEntry([] { return pg::CurrentCatalog(); });
 	Query *asking = pg::PgEntry([&] { return AskForKeys(query, catalog); });
@@ -273,7 +273,7 @@ ReadPlace PlaceOfRead(Query *query, ParamListInfo params, const char *purpose)
 		            "A homed table is read in a subquery or view, where its keys are not looked for.");
 	const WriteAnalysis *analysis = pg::PgEntry([&] { return AnalyseWrite(asking, params); });
 	if (analysis == nullptr)
-		return {true, {}};
+		return {true, {}, false};
 
 	auto *scan = makeNode(CustomScan);
 	List *stored = StoreKeys(scan, analysis);
@@ -288,13 +288,13 @@ ReadPlace PlaceOfRead(Query *query, ParamListInfo params, const char *purpose)
 	bool differ = false;
 	const ReadPlace place = pg::PgEntry([&]() -> ReadPlace {
 		try {
-			const Decision decision = Decide(keys, false);
-			return {decision.serve, decision.region};
+			const Decision decision = Decide(keys, hold);
+			return {decision.serve, decision.region, decision.outdated};
 		} catch (const remote::Error &error) {
 			if (error.sqlstate != "0A000")
 				throw;
 			differ = true;
-			return {true, {}};
+			return {true, {}, false};
 		}
 	});
 	if (differ)
@@ -316,14 +316,12 @@ void ReadAt(core::RegionId region, QueryDesc *desc)
 	              const_cast<pg::Catalog *>(pg::PgEntry([] { return pg::CurrentCatalog(); })),
 	              nullptr};
 	if (WalkTables(reinterpret_cast<Node *>(query), &tables))
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-		     errmsg("cannot read homed tables and other tables in one statement now"),
-		     errdetail("The transaction has written at region \"%s\", so homed tables are read there.",
-		               name),
-		     errhint("Read them in statements of their own, commit before, or set homing.read_consistency "
-		             "to 'eventual' to read what is in this region.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		         errmsg("cannot read homed tables and other tables in one statement now"),
+		         errdetail("Homed tables are read at region \"%s\" now.", name),
+		         errhint("Read them in statements of their own, commit before, or set homing.read_consistency "
+		                 "to 'eventual' to read what is in this region.")));
 
 	auto *scan = makeNode(CustomScan);
 	scan->methods = &kScanMethods;

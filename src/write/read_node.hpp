@@ -33,11 +33,15 @@ Query *AttachedQuery(const PlannedStmt *statement);
 
 // The region of the homes of all rows that the query reads, when its conditions give all their keys. Raises
 // 0A000 when they do not, or the regions differ; `purpose` says for what they should. `here`: it is this one.
+//
+// With `hold`, the homes are kept from moving away from here until the transaction ends; one on its way to here is
+// waited for.
 struct ReadPlace {
 	bool here;
 	core::RegionId region;
+	bool outdated;  // what is here came after the statement's snapshot
 };
-ReadPlace PlaceOfRead(Query *query, ParamListInfo params, const char *purpose);
+ReadPlace PlaceOfRead(Query *query, ParamListInfo params, const char *purpose, bool hold);
 
 // Raises 0A000: it cannot be told where to read homed tables, for this purpose and reason.
 [[noreturn]] void RefusePlace(const char *purpose, const char *why);

@@ -23,6 +23,7 @@ constexpr const char *kTravelling[] = {
 	"default_text_search_config",
 	"escape_string_warning",
 	"extra_float_digits",
+	"homing.read_consistency",
 	"lc_monetary",
 	"lc_numeric",
 	"lc_time",

@@ -5,7 +5,7 @@
 #                      isolation, tap
 #   make soak          100,000 seeds of the simulation, the model with wider bounds; random statements on a
 #                      cluster and a plain database, 5,000 for each seed of SOAK_SEEDS; a minute of transfers
-#                      under faults for each seed of SOAK_BANKS
+#                      under faults for each seed of SOAK_BANKS; 10,000 reads of one's own writes
 #   make demo          three regions on this machine, one is killed
 #   make bench         the figures of README, side by side
 #   make deps          install the Debian packages that are missing
@@ -42,6 +42,7 @@ soak: deps
 		TAP_TESTS=test/tap/005_differential.pl $(TOOLS)/check.sh tap || exit; done
 	for seed in $(SOAK_BANKS); do BANK_SEED=$$seed BANK_SECONDS=60 \
 		TAP_TESTS=test/tap/012_bank.pl $(TOOLS)/check.sh tap || exit; done
+	READS_ROUNDS=10000 TAP_TESTS=test/tap/014_session_reads.pl $(TOOLS)/check.sh tap
 
 layers: check-layers
 check-format:

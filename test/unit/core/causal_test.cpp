@@ -41,6 +41,20 @@ TEST(Causal, AForgottenPartLeavesThePosition)
 	EXPECT_TRUE(state.Empty());
 }
 
+TEST(Causal, PartsThatHaveArrivedAreForgotten)
+{
+	CausalState state;
+	state.NeedPart(RegionId(2), Part(2, 1));
+	state.NeedPart(RegionId(2), Part(2, 2));
+	state.NeedPart(RegionId(3), Part(3, 1));
+	state.ForgetParts(RegionId(2), [](const OutcomeToken &part) { return part == Part(2, 1); });
+	EXPECT_EQ(state.needed().at(RegionId(2)).parts, std::vector<OutcomeToken>{Part(2, 2)});
+	state.ForgetParts(RegionId(2), [](const OutcomeToken &) { return true; });
+	EXPECT_EQ(state.Text(), "3:" + Part(3, 1).Text());
+	state.ForgetParts(RegionId(9), [](const OutcomeToken &) { return true; });
+	EXPECT_FALSE(state.Empty());
+}
+
 TEST(Causal, TheLastPartForgottenLeavesNothing)
 {
 	CausalState state;
