@@ -177,7 +177,14 @@ RegionConnection ConnectTo(Oid serverid, Oid userid, remote::Waiter &waiter)
 		options.emplace_back("fallback_application_name",
 		                     "pg_homing " + catalog->RegionName(catalog->map.here()) + " " +
 		                         std::to_string(MyProcPid));
-	RegionConnection connection = Connect(options, waiter);
+	RegionConnection connection;
+	try {
+		connection = Connect(options, waiter);
+	} catch (remote::CannotConnect &error) {
+		const char *region = PgCall([&] { return GetForeignServer(serverid)->servername; });
+		error.context = "while connecting to region \"" + std::string(region) + "\"";
+		throw;
+	}
 	const bool needs_password = PgCall([&] {
 		Mapping mapping;
 		ReadMapping(serverid, userid, &mapping);

@@ -1,5 +1,7 @@
 #include "pg/home_lock.hpp"
 
+#include <cstring>
+
 extern "C" {
 #include "storage/lock.h"
 #include "storage/proc.h"
@@ -13,6 +15,7 @@ namespace {
 
 // pg_advisory_lock uses classes 1 and 2 of the fourth field.
 constexpr uint16 kHomeClass = 200;
+constexpr uint16 kChangeClass = 201;
 constexpr uint32 kWholeKeyspace = 0xffffffff;
 
 bool Lock(core::KeyspaceId keyspace, uint32 home, LOCKMODE mode, bool wait = true)
@@ -20,6 +23,11 @@ bool Lock(core::KeyspaceId keyspace, uint32 home, LOCKMODE mode, bool wait = tru
 	LOCKTAG tag;
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, static_cast<uint32>(keyspace.value), home, kHomeClass);
 	return LockAcquire(&tag, mode, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+bool IsSame(const LOCKTAG &left, const LOCKTAG &right)
+{
+	return std::memcmp(&left, &right, sizeof(LOCKTAG)) == 0;
 }
 
 struct Wait {
@@ -91,6 +99,46 @@ bool HoldsLockForWrite(core::KeyspaceId keyspace, int homes)
 			return true;
 	}
 	return false;
+}
+
+void LockChange()
+{
+	LOCKTAG tag;
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, kChangeClass);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+void CheckHoldsUpNoChange()
+{
+	LOCKTAG change;
+	SET_LOCKTAG_ADVISORY(change, MyDatabaseId, 0, 0, kChangeClass);
+	if (LockAcquire(&change, ShareLock, false, true) != LOCKACQUIRE_NOT_AVAIL) {
+		(void) LockRelease(&change, ShareLock, false);
+		return;
+	}
+	const LockData *data = GetLockStatusData();
+	const LockInstanceData *end = data->locks + data->nelements;
+	int changing = 0;
+	for (const LockInstanceData *lock = data->locks; lock < end; ++lock) {
+		if (IsSame(lock->locktag, change) && lock->holdMask != 0)
+			changing = lock->pid;
+	}
+	for (const LockInstanceData *wanted = data->locks; wanted < end; ++wanted) {
+		if (wanted->pid != changing || wanted->waitLockMode != AccessExclusiveLock ||
+		    wanted->locktag.locktag_type != LOCKTAG_RELATION)
+			continue;
+		for (const LockInstanceData *ours = data->locks; ours < end; ++ours) {
+			if (ours->pid == MyProcPid && ours->holdMask != 0 &&
+			    IsSame(ours->locktag, wanted->locktag))
+				ereport(ERROR,
+				        (errcode(ERRCODE_T_R_DEADLOCK_DETECTED), errmsg("deadlock detected"),
+				         errdetail(
+							 "Process %d changes homed tables in every region and waits for a table "
+							 "that is used here by a transaction that waits for another region.",
+							 changing),
+				         errhint("Try again.")));
+		}
+	}
 }
 
 }  // namespace homing::pg

@@ -26,4 +26,11 @@ bool TryLockHomeForMove(core::KeyspaceId keyspace, core::HomeId home);
 // Whether this transaction has taken a lock for a write in the keyspace.
 bool HoldsLockForWrite(core::KeyspaceId keyspace, int homes);
 
+// The lock that lets one change of members or homed tables at a time happen at this region.
+void LockChange();
+
+// Raises 40P01 when a change of homed tables waits here for a table that this transaction uses. For a writer that
+// waits for another region: the change may be what holds it up there.
+void CheckHoldsUpNoChange();
+
 }  // namespace homing::pg

@@ -14,6 +14,7 @@ namespace homing::pg {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+constexpr long kLongWait = 200;  // ms
 
 // Waits once. What is pending is handled, a cancel only if it is to be raised.
 int WaitOnce(int events, int socket, long milliseconds, bool raise_cancel)
@@ -41,18 +42,20 @@ bool LatchWaiter::Wait(int socket, bool for_read, bool for_write, std::chrono::m
 		events |= WL_SOCKET_READABLE;
 	if (for_write)
 		events |= WL_SOCKET_WRITEABLE;
-	if (timeout.count() >= 0)
-		events |= WL_TIMEOUT;
+	events |= WL_TIMEOUT;
 	const auto deadline = Clock::now() + timeout;
 
 	// A set latch is no answer about the socket: handle the interrupt, wait on.
 	for (;;) {
 		if (on_cancel_ == OnCancel::kTell && QueryCancelPending)
 			throw CancelRequested();
-		long left = 0;
+		long left = kLongWait;
+		bool ends = false;
 		if (timeout.count() >= 0) {
 			const auto exact = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
-			left = static_cast<long>(std::max<std::chrono::milliseconds::rep>(exact.count(), 0));
+			ends = exact.count() <= kLongWait;
+			if (ends)
+				left = static_cast<long>(std::max<std::chrono::milliseconds::rep>(exact.count(), 0));
 		}
 		const bool raise_cancel = on_cancel_ == OnCancel::kRaise;
 		const int happened = PgCall([&] { return WaitOnce(events, socket, left, raise_cancel); });
@@ -60,8 +63,12 @@ bool LatchWaiter::Wait(int socket, bool for_read, bool for_write, std::chrono::m
 			OnLatch();
 		if ((happened & (WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE)) != 0)
 			return true;
-		if ((happened & WL_TIMEOUT) != 0)
-			return false;
+		if ((happened & WL_TIMEOUT) != 0) {
+			if (ends)
+				return false;
+			if (raise_cancel)
+				OnLongWait();
+		}
 	}
 }
 

@@ -27,6 +27,9 @@ protected:
 	// Called during a wait when the latch was set and it was no interrupt.
 	virtual void OnLatch() {}
 
+	// Called every so often during a wait that a cancel may end; may throw ServerError.
+	virtual void OnLongWait() {}
+
 private:
 	friend class CancelMode;
 	OnCancel on_cancel_ = OnCancel::kRaise;

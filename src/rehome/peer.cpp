@@ -1,3 +1,4 @@
+#include "core/ids.hpp"
 #include "rehome/peer.hpp"
 
 #include <map>
@@ -6,6 +7,7 @@
 #include <vector>
 
 #include "pg/credentials.hpp"
+#include "pg/home_lock.hpp"
 #include "pg/waiter.hpp"
 
 extern "C" {
@@ -13,7 +15,6 @@ extern "C" {
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
-#include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/tuplestore.h"
@@ -22,9 +23,6 @@ extern "C" {
 namespace homing::rehome {
 
 namespace {
-
-// Private class of advisory locks, out of reach of pg_advisory_lock (which uses 1 and 2).
-constexpr uint16 kChangeLockClass = 201;
 
 struct Session {
 	std::string conninfo;
@@ -442,9 +440,7 @@ PGDLLEXPORT Datum homing_peer_close(PG_FUNCTION_ARGS)
 
 PGDLLEXPORT Datum homing_lock_change(PG_FUNCTION_ARGS)
 {
-	LOCKTAG tag;
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, kChangeLockClass);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	pg::LockChange();
 	PG_RETURN_VOID();
 }
 

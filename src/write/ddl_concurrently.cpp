@@ -13,6 +13,11 @@ namespace homing::write {
 
 namespace {
 
+struct Part {
+	std::string name;
+	pg::RegionConnection connection;
+};
+
 void Configure(remote::Connection *connection)
 {
 	for (const auto &[setting, value] : CurrentSettings())
@@ -35,24 +40,28 @@ void ExecuteConcurrently(const char *sql)
 {
 	pg::PgEntry([&] {
 		pg::LatchWaiter waiter;
+		std::vector<Part> parts;
 		std::vector<std::string> done;
 		const Oid user = GetUserId();
+		// Nobody begins when one cannot be reached.
 		for (core::RegionId region : OtherRegions()) {
 			const std::string name = pg::CurrentCatalog()->RegionName(region);
+			const Oid server = pg::PgCall([&] { return pg::RegionServer(name.c_str()); });
+			parts.push_back({name, pg::ConnectTo(server, user, waiter)});
+			Configure(parts.back().connection.get());
+		}
+		for (const Part &part : parts) {
 			try {
-				const Oid server = pg::PgCall([&] { return pg::RegionServer(name.c_str()); });
-				const pg::RegionConnection connection = pg::ConnectTo(server, user, waiter);
-				Configure(connection.get());
-				connection->ExecuteSimple(sql);
+				part.connection->ExecuteSimple(sql);
 			} catch (remote::Error &error) {
 				error.context += error.context.empty() ? "" : "\n";
-				error.context += "while executing the statement at region \"" + name + "\"";
+				error.context += "while executing the statement at region \"" + part.name + "\"";
 				if (!done.empty() && error.hint.empty())
 					error.hint = "It has been executed at: " + Names(done) +
 					             ". Repeat it with IF [NOT] EXISTS.";
 				throw;
 			}
-			done.push_back(name);
+			done.push_back(part.name);
 		}
 	});
 }

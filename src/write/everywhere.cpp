@@ -18,9 +18,11 @@ extern "C" {
 #include "nodes/makefuncs.h"
 #include "replication/message.h"
 #include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/varlena.h"
 }
@@ -135,6 +137,19 @@ void CheckMayChange(Oid relid, Oid user, bool truncating)
 		               get_rel_name(relid));
 }
 
+// Not for ever: who has a table here may wait for us at another region.
+void LockTables(List *relids)
+{
+	const int level = NewGUCNestLevel();
+	if (LockTimeout == 0)
+		(void) set_config_option("lock_timeout", "10s", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+		                         true, 0, false);
+	ListCell *cell;
+	foreach (cell, relids)
+		LockRelationOid(lfirst_oid(cell), AccessExclusiveLock);
+	AtEOXact_GUC(true, level);
+}
+
 }  // namespace
 
 void RegisterEverywhere()
@@ -179,9 +194,7 @@ void ExecuteElsewhere(const char *sql, List *relids, bool truncating)
 			Post(region, Call("_prepare_change_everywhere", tables, truncating));
 		pg::PgCall([&] {
 			RunOwnSql("SELECT homing._await_followers() WHERE $1 IS NOT NULL", 0);
-			ListCell *table;
-			foreach (table, relids)
-				LockRelationOid(lfirst_oid(table), AccessExclusiveLock);
+			LockTables(relids);
 		});
 		AwaitAll(others);
 		for (core::RegionId region : others)

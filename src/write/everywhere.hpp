@@ -27,9 +27,10 @@
 // Locks are taken in the order of ids, so two changes do not wait for each other. Against writers of several regions,
 // who take homes in any order, step 1 gives up after lock_timeout, 10 s if there is none.
 //
-// A statement that writes has locked its table before it asks for its home, so it may wait for a home that we hold while
-// we wait for its table: a circle within one server, which the writer finds and breaks (home_lock.cpp). It fails with
-// 40P01, as it does when it meets a change of the table in the wrong order on one server.
+// A statement that writes has locked its table before it asks for its home, so it may wait for a home that we hold, here
+// or at another region, while we wait for its table: a circle, which the writer finds and breaks (home_lock.cpp). It
+// fails with 40P01, as it does when it meets a change of the table in the wrong order on one server. Step 3 gives up
+// after lock_timeout, too.
 //
 // A lost region is passed over. One that cannot be reached makes the statement fail (08001) before anything is
 // changed; so does a crash until all parts are prepared.

@@ -8,6 +8,7 @@
 
 #include "pg/boundary.hpp"
 #include "pg/catalog.hpp"
+#include "pg/home_lock.hpp"
 #include "pg/waiter.hpp"
 #include "write/atomic_commit.hpp"
 #include "write/idle_sessions.hpp"
@@ -30,7 +31,16 @@ using SessionKey = std::pair<core::RegionId, Oid>;
 using Sessions = std::map<SessionKey, std::unique_ptr<RegionSession>>;
 
 Sessions *sessions = nullptr;
-pg::LatchWaiter *waiter = nullptr;
+
+// A writer has locked its table here while it waits for another region.
+class WriterLatch : public pg::LatchWaiter {
+protected:
+	void OnLongWait() override
+	{
+		pg::PgCall([] { pg::CheckHoldsUpNoChange(); });
+	}
+};
+WriterLatch *waiter = nullptr;
 bool credentials_changed = false;
 
 // The transaction has served a write of a homed table. A ROLLBACK TO leaves it set.
@@ -100,7 +110,7 @@ RegionSession &SessionAt(core::RegionId region)
 {
 	if (sessions == nullptr) {
 		sessions = new Sessions;
-		waiter = new pg::LatchWaiter;
+		waiter = new WriterLatch;
 	}
 	if (credentials_changed)
 		DropIdleSessions();

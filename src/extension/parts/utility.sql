@@ -60,12 +60,17 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	relation regclass;
+	timeout CONSTANT text := current_setting('lock_timeout');
 BEGIN
 	PERFORM homing._check_may_change(tables, truncating);
 	PERFORM homing._await_followers();
+	IF timeout = '0' THEN
+		PERFORM set_config('lock_timeout', '10s', true);
+	END IF;
 	FOR relation IN SELECT t::regclass FROM unnest(tables) t ORDER BY t LOOP
 		EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', relation);
 	END LOOP;
+	PERFORM set_config('lock_timeout', timeout, true);
 	-- For the statement that follows; the user hears its notices once.
 	PERFORM set_config('homing.local_ddl', 'on', true), set_config('client_min_messages', 'error', true);
 END
