@@ -14,6 +14,7 @@
 
 #include "pg/apply_progress.hpp"
 #include "pg/catalog.hpp"
+#include "pg/deadlock_victim.hpp"
 #include "pg/forward_stats.hpp"
 #include "pg/session_slots.hpp"
 #include "pg/settings.hpp"
@@ -32,6 +33,7 @@ void _PG_init(void)
 		return;
 	homing::pg::RegisterCatalog();
 	homing::pg::RegisterApplyProgress();
+	homing::pg::RegisterDeadlockVictim();
 	homing::pg::RegisterForwardStats();
 	homing::pg::RegisterSessionSlots();
 	homing::rehome::RegisterHandover();

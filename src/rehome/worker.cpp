@@ -10,6 +10,7 @@
 // while it waits for the network, and it leaves when somebody locks its database.
 #include "rehome/worker.hpp"
 
+#include "core/deadlock.hpp"
 #include "core/map_exchange.hpp"
 #include "rehome/second_phase.hpp"
 #include "rehome/worker_state.hpp"
@@ -23,6 +24,7 @@
 #include <vector>
 
 #include "pg/credentials.hpp"
+#include "pg/deadlock_victim.hpp"
 #include "pg/settings.hpp"
 #include "pg/waiter.hpp"
 
@@ -32,6 +34,7 @@ extern "C" {
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "replication/origin.h"
+#include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -54,6 +57,7 @@ constexpr milliseconds kSlice{500};
 constexpr int kLostPause = 15;  // intervals
 constexpr milliseconds kCleanUpPause{5000};
 constexpr milliseconds kForgetPause{60000};
+constexpr milliseconds kDeadlockPause{5000};
 constexpr milliseconds kPrunePause{60000};
 
 // A transaction of ours, or an exchange, that failed.
@@ -165,8 +169,12 @@ private:
 	void PruneLog();
 	void ExchangeMaps();
 	void EndPrepared();
+	void FindDeadlocks();
 	void ForgetOutcomes();
 	void RemoveLostStreams();
+
+	core::WaitGraph LookAtWaits();
+	void CancelDeadlocked(const core::Victim &victim);
 
 	void Ask(core::RegionId id, Peer &peer);
 	void Connect(Peer &peer);
@@ -187,6 +195,8 @@ private:
 	Clock::time_point clean_up_due_ = Clock::time_point::min();
 	Clock::time_point forget_due_ = Clock::time_point::min();
 	SecondPhase second_phase_;
+	TimestampTz latest_wait_ = 0;  // that was looked at
+	Clock::time_point look_again_due_ = Clock::time_point::min();
 	Clock::time_point prune_due_ = Clock::time_point::min();
 	std::map<std::string, std::string> troubles_;  // by duty: the failure logged last
 };
@@ -409,6 +419,84 @@ void Worker::EndPrepared()
 	}
 }
 
+// Of all regions that answer: the other ones have nothing to cancel or to wait for just now.
+core::WaitGraph Worker::LookAtWaits()
+{
+	core::WaitGraph graph;
+	MemoryContext context = CurrentMemoryContext;
+	const char *own = nullptr;
+	InTransaction([&] {
+		own = pg::PgCall([&] { return Call("SELECT homing._wait_graph()", {}, context); });
+	});
+	if (own == nullptr || !graph.Add(here_, own))
+		throw Failure("could not read the locks that are waited for");
+	for (auto &[id, peer] : peers_) {
+		if (peer.lost || !peer.trouble.empty())
+			continue;
+		try {
+			waiter_.AllowUntil(Clock::time_point::max());
+			Connect(peer);
+			waiter_.AllowUntil(Clock::now() + milliseconds(pg::settings.connect_timeout_ms));
+			const remote::Result result = peer.connection->Execute("SELECT homing._wait_graph()");
+			(void) graph.Add(id, PQgetvalue(result.get(), 0, 0));
+		} catch (const remote::Error &) {
+			peer.connection.reset();
+		}
+	}
+	return graph;
+}
+
+void Worker::CancelDeadlocked(const core::Victim &victim)
+{
+	const std::string pid = std::to_string(victim.waiter.pid), since = std::to_string(victim.since);
+	MemoryContext context = CurrentMemoryContext;
+	std::string circle;
+	for (const core::Backend &backend : victim.circle)
+		circle += (circle.empty() ? "" : ", ") + std::string("process ") +
+		          std::to_string(backend.pid) + " of region " + std::to_string(backend.region.value);
+	if (victim.waiter.region == here_) {
+		InTransaction([&] {
+			pg::PgCall([&] {
+				Call("SELECT homing._cancel_deadlocked($1::pg_catalog.int4, $2::pg_catalog.int8)",
+				     {pid.c_str(), since.c_str()}, context);
+			});
+		});
+	} else {
+		auto peer = peers_.find(victim.waiter.region);
+		if (peer == peers_.end() || peer->second.connection == nullptr)
+			return;
+		waiter_.AllowUntil(Clock::now() + milliseconds(pg::settings.connect_timeout_ms));
+		peer->second.connection->Execute("SELECT homing._cancel_deadlocked($1::int4, $2::int8)",
+		                                 {{pid}, {since}});
+	}
+	pg::PgCall([&] {
+		ereport(LOG, (errmsg("deadlock over several regions detected"),
+		              errdetail_log("Transactions that wait for each other: %s; cancelled process %s "
+		                            "of region %d.",
+		                            circle.c_str(), pid.c_str(), victim.waiter.region.value)));
+	});
+}
+
+// The last wait of a circle is a new one somewhere: that region finds the circle. Should it not reach the others
+// at that moment, it looks again.
+void Worker::FindDeadlocks()
+{
+	const TimestampTz latest = pg::LatestLongWait();
+	if (latest == 0 || (latest <= latest_wait_ && Clock::now() < look_again_due_))
+		return;
+	latest_wait_ = std::max(latest, latest_wait_);
+	look_again_due_ = Clock::now() + kDeadlockPause;
+	try {
+		const core::WaitGraph before = LookAtWaits();
+		if (before.waits.size() < 2 || before.branches.empty())
+			return;
+		for (const core::Victim &victim : core::FindVictims(Lasting(before, LookAtWaits())))
+			CancelDeadlocked(victim);
+	} catch (const remote::Error &error) {
+		throw Failure(error.what());
+	}
+}
+
 void Worker::ForgetOutcomes()
 {
 	if (Clock::now() < forget_due_)
@@ -491,9 +579,11 @@ void Worker::Sleep()
 		const auto left = std::chrono::ceil<milliseconds>(until - Clock::now());
 		if (left.count() <= 0)
 			return;
-		const long timeout = static_cast<long>(std::min(left, kSlice).count());
+		const milliseconds half(std::max(DeadlockTimeout / 2, 50));
+		const long timeout = static_cast<long>(std::min({left, kSlice, half}).count());
 		pg::PgCall([&] { Nap(timeout); });
 		DoUrgentDuties();
+		Do("look for deadlocks", &Worker::FindDeadlocks);
 	}
 }
 
@@ -511,6 +601,7 @@ void Worker::Run()
 		Do("accept homes that were handed over", &Worker::AcceptHomes);
 		Do("exchange cluster maps", &Worker::ExchangeMaps);
 		Do("end prepared transactions", &Worker::EndPrepared);
+		Do("look for deadlocks", &Worker::FindDeadlocks);
 		Do("forget old outcomes", &Worker::ForgetOutcomes);
 		Do("remove what lost regions left", &Worker::RemoveLostStreams);
 		Do("forget old hand-overs", &Worker::PruneLog);

@@ -6,6 +6,7 @@
 
 #include "pg/apply_progress.hpp"
 #include "pg/catalog.hpp"
+#include "pg/deadlock_victim.hpp"
 #include "pg/forward_stats.hpp"
 #include "pg/settings.hpp"
 #include "write/outcome_table.hpp"
@@ -288,6 +289,7 @@ bool SettlePlace(QueryDesc *query)
 
 void StartAfterWaiting(QueryDesc *query, int flags)
 {
+	pg::WatchForDeadlock();
 	if ((flags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
 		CheckReadsOfPlainWrite(query->plannedstmt);
 	if (!SettlePlace(query) && AnythingNeeded() && (flags & EXEC_FLAG_EXPLAIN_ONLY) == 0 &&
@@ -318,6 +320,7 @@ void UtilityAfterWaiting(PlannedStmt *statement, const char *text, bool read_onl
                          QueryEnvironment *environment, DestReceiver *receiver,
                          QueryCompletion *completion)
 {
+	pg::WatchForDeadlock();
 	const bool needed_now = AnythingNeeded();
 	const bool copies = CopiesFromHomedTable(statement->utilityStmt);
 	bool pushed = false;

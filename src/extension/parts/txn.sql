@@ -171,3 +171,32 @@ CREATE FUNCTION homing._sessions(OUT local_pid int4, OUT user_id oid, OUT region
 RETURNS SETOF record
 VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_sessions';
 COMMENT ON FUNCTION homing._sessions() IS 'connections that sessions of this database have to other regions';
+
+-- --- deadlocks over several regions -----------------------------------------------------------------------
+
+-- For core::WaitGraph. A prepared transaction that is waited for has no process to name.
+CREATE FUNCTION homing._wait_graph() RETURNS text
+VOLATILE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce(string_agg(line, E'\n'), '')
+	FROM (
+		SELECT format('w,%s,%s,%s,%s', w.pid, b.pid, (extract(epoch FROM w.waitstart) * 1000000)::bigint,
+			(extract(epoch FROM a.xact_start) * 1000000)::bigint)
+		FROM (SELECT pid, max(waitstart) AS waitstart FROM pg_locks WHERE NOT granted AND waitstart IS NOT NULL GROUP BY pid) w
+		JOIN pg_stat_activity a ON a.pid = w.pid AND a.xact_start IS NOT NULL
+		CROSS JOIN LATERAL (SELECT DISTINCT unnest(pg_blocking_pids(w.pid))) b (pid)
+		WHERE b.pid > 0
+		UNION ALL
+		SELECT format('b,%s,%s,%s,%s', s.local_pid, s.region_id, s.remote_pid,
+			(extract(epoch FROM s.transaction_start) * 1000000)::bigint)
+		FROM homing._sessions() s
+		WHERE s.transaction_start IS NOT NULL AND s.remote_pid IS NOT NULL
+	) graph (line)
+$$;
+COMMENT ON FUNCTION homing._wait_graph() IS
+	'who waits for whom in this server (w,WAITER,BLOCKER,SINCE,TRANSACTION), and who works for whom elsewhere (b,PID,REGION,PID THERE,TRANSACTION); times in microseconds';
+
+CREATE FUNCTION homing._cancel_deadlocked(pid int4, since bigint) RETURNS boolean
+STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_cancel_deadlocked';
+COMMENT ON FUNCTION homing._cancel_deadlocked(int4, bigint) IS
+	'cancels the process with 40P01 if it still waits for a lock since then (microseconds)';
