@@ -230,6 +230,8 @@ sub kill
 	my ($self, $name) = @_;
 	my $node = $self->node($name);
 	my ($postmaster) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
+	# While it starts others, some would be missed.
+	CORE::kill('STOP', $postmaster);
 	my @children = split ' ', `ps -o pid= --ppid $postmaster`;
 	$node->kill9;
 	CORE::kill('KILL', @children) if @children;
