@@ -5,7 +5,9 @@
 
 #include "write/modify_node.hpp"
 #include "write/outcome_table.hpp"
+#include "write/own_plan.hpp"
 #include "write/planner.hpp"
+#include "write/remote_text.hpp"
 #include "write/prepared_guard.hpp"
 #include "write/read_consistency.hpp"
 #include "write/read_node.hpp"
@@ -39,8 +41,10 @@ void _PG_init(void)
 	homing::rehome::RegisterHandover();
 	homing::rehome::RegisterPeers();
 	homing::rehome::RegisterLauncher();
+	homing::write::RegisterRemoteText();
 	homing::write::RegisterModifyNode();
 	homing::write::RegisterOutcomeTable();
+	homing::write::RegisterOwnPlan();  // before what looks at the plan that was made
 	homing::write::RegisterPlanner();
 	homing::write::RegisterPreparedGuard();
 	homing::write::RegisterReadConsistency();

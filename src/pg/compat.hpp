@@ -6,6 +6,10 @@
 extern "C" {
 #include "executor/executor.h"
 #include "nodes/nodeFuncs.h"
+#include "storage/latch.h"
+#include "utils/guc.h"
+#include "utils/guc_tables.h"
+#include "utils/memutils.h"
 }
 
 #if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
@@ -56,6 +60,32 @@ inline Query *MutateQuery(Query *query, Mutator mutator, void *context)
 	return query_tree_mutator(query, mutator, context, 0);
 }
 #endif
+
+// A setting of the server's own. Raises when there is none of the name.
+inline config_generic *FindSetting(const char *name)
+{
+#if PG_VERSION_NUM < 160000
+	config_generic **settings = get_guc_variables();
+	for (int i = 0; i < GetNumConfigOptions(); ++i) {
+		if (pg_strcasecmp(settings[i]->name, name) == 0)
+			return settings[i];
+	}
+	elog(ERROR, "unrecognized configuration parameter \"%s\"", name);
+	pg_unreachable();
+#else
+	return find_option(name, false, false, ERROR);
+#endif
+}
+
+// A set that lives as long as the session.
+inline WaitEventSet *CreateLastingWaitEventSet(int events)
+{
+#if PG_VERSION_NUM < 170000
+	return CreateWaitEventSet(TopMemoryContext, events);
+#else
+	return CreateWaitEventSet(nullptr, events);
+#endif
+}
 
 // Runs an executor to its end, forward.
 inline void RunToCompletion(QueryDesc *desc)

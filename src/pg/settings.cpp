@@ -3,6 +3,7 @@
 #include "pg/server.hpp"
 
 extern "C" {
+#include "access/xlog.h"
 #include "postmaster/postmaster.h"
 #include "utils/guc.h"
 }
@@ -19,6 +20,15 @@ const config_enum_entry kReadConsistencies[] = {
 	{"home", kReadHome, false},
 	{nullptr, 0, false},
 };
+
+bool last_commit;  // not used: see ShowLastCommit
+
+const char *ShowLastCommit()
+{
+	static char text[24];
+	snprintf(text, sizeof(text), UINT64_FORMAT, XactLastCommitEnd);
+	return text;
+}
 
 }  // namespace
 
@@ -53,6 +63,11 @@ void DefineSettings()
 		"writers of a home.",
 		nullptr, &settings.handover_timeout_ms, 10000, 100, 3600000, PGC_USERSET, GUC_UNIT_MS,
 		nullptr, nullptr, nullptr);
+	DefineCustomBoolVariable(kLastCommitSetting, "End of this session's last commit in WAL.",
+	                         "Reported to the region that forwards to this session.", &last_commit,
+	                         false, PGC_INTERNAL,
+	                         GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL | GUC_DISALLOW_IN_FILE, nullptr,
+	                         nullptr, ShowLastCommit);
 	DefineCustomBoolVariable("homing.local_ddl",
 	                         "Allows DDL on a homed table to run in this region only.",
 	                         "Every other region must run the same DDL, or replication to it stops.",

@@ -25,6 +25,9 @@ struct Settings {
 
 extern Settings settings;
 
+// Shows the position in WAL where this session's last commit ended, as a number.
+constexpr const char *kLastCommitSetting = "homing.last_commit";
+
 // Called once, from _PG_init.
 void DefineSettings();
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "pg/boundary.hpp"
+#include "pg/compat.hpp"
 
 extern "C" {
 #include "storage/latch.h"
@@ -16,12 +17,46 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr long kLongWait = 200;  // ms
 
-// Waits once. What is pending is handled, a cancel only if it is to be raised.
-int WaitOnce(int events, int socket, long milliseconds, bool raise_cancel)
+constexpr int kSocketEvent = 0;  // its place in a set
+
+WaitEventSet *MakeSet(int socket)
 {
-	const int happened =
-		socket >= 0 ? WaitLatchOrSocket(MyLatch, events, socket, milliseconds, PG_WAIT_EXTENSION)
-					: WaitLatch(MyLatch, events, milliseconds, PG_WAIT_EXTENSION);
+	WaitEventSet *set = CreateLastingWaitEventSet(3);
+	AddWaitEventToSet(set, WL_SOCKET_READABLE, socket, nullptr, nullptr);
+	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, nullptr);
+	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, nullptr, nullptr);
+	return set;
+}
+
+int WaitForSet(WaitEventSet *set, int events, long milliseconds)
+{
+	ModifyWaitEvent(set, kSocketEvent, events & (WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE), nullptr);
+	WaitEvent event;
+	if (WaitEventSetWait(set, milliseconds, &event, 1, PG_WAIT_EXTENSION) == 0)
+		return WL_TIMEOUT;
+	return static_cast<int>(event.events);
+}
+
+int Events(bool for_read, bool for_write)
+{
+	int events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_TIMEOUT;
+	if (for_read)
+		events |= WL_SOCKET_READABLE;
+	if (for_write)
+		events |= WL_SOCKET_WRITEABLE;
+	return events;
+}
+
+// Waits once. What is pending is handled, a cancel only if it is to be raised.
+int WaitOnce(WaitEventSet *set, int events, int socket, long milliseconds, bool raise_cancel)
+{
+	int happened;
+	if (set != nullptr)
+		happened = WaitForSet(set, events, milliseconds);
+	else if (socket >= 0)
+		happened = WaitLatchOrSocket(MyLatch, events, socket, milliseconds, PG_WAIT_EXTENSION);
+	else
+		happened = WaitLatch(MyLatch, events, milliseconds, PG_WAIT_EXTENSION);
 	if ((happened & WL_LATCH_SET) != 0) {
 		ResetLatch(MyLatch);
 		if (!raise_cancel)
@@ -35,14 +70,37 @@ int WaitOnce(int events, int socket, long milliseconds, bool raise_cancel)
 
 }  // namespace
 
+void LatchWaiter::Opened(int socket)
+{
+	Closed(socket);
+	sets_[socket] = PgCall([&] { return MakeSet(socket); });
+}
+
+void LatchWaiter::Closed(int socket) noexcept
+{
+	const auto known = sets_.find(socket);
+	if (known == sets_.end())
+		return;
+	FreeWaitEventSet(known->second);
+	sets_.erase(known);
+}
+
 bool LatchWaiter::Wait(int socket, bool for_read, bool for_write, std::chrono::milliseconds timeout)
 {
-	int events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
-	if (for_read)
-		events |= WL_SOCKET_READABLE;
-	if (for_write)
-		events |= WL_SOCKET_WRITEABLE;
-	events |= WL_TIMEOUT;
+	return WaitWith(nullptr, socket, Events(for_read, for_write), timeout);
+}
+
+bool LatchWaiter::WaitAgain(int socket, bool for_read, bool for_write,
+                            std::chrono::milliseconds timeout)
+{
+	const auto known = sets_.find(socket);
+	return WaitWith(known != sets_.end() ? known->second : nullptr, socket,
+	                Events(for_read, for_write), timeout);
+}
+
+bool LatchWaiter::WaitWith(WaitEventSet *set, int socket, int events,
+                           std::chrono::milliseconds timeout)
+{
 	const auto deadline = Clock::now() + timeout;
 
 	// A set latch is no answer about the socket: handle the interrupt, wait on.
@@ -58,7 +116,8 @@ bool LatchWaiter::Wait(int socket, bool for_read, bool for_write, std::chrono::m
 				left = static_cast<long>(std::max<std::chrono::milliseconds::rep>(exact.count(), 0));
 		}
 		const bool raise_cancel = on_cancel_ == OnCancel::kRaise;
-		const int happened = PgCall([&] { return WaitOnce(events, socket, left, raise_cancel); });
+		const int happened =
+			PgCall([&] { return WaitOnce(set, events, socket, left, raise_cancel); });
 		if ((happened & WL_LATCH_SET) != 0)
 			OnLatch();
 		if ((happened & (WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE)) != 0)

@@ -3,6 +3,10 @@
 
 #include "remote/connection.hpp"
 
+#include <map>
+
+struct WaitEventSet;
+
 namespace homing::pg {
 
 // The user cancelled, or a timeout did, and nothing was raised yet.
@@ -20,6 +24,11 @@ public:
 	// Throws ServerError when the backend is interrupted.
 	bool Wait(int socket, bool for_read, bool for_write, std::chrono::milliseconds timeout) override;
 
+	bool WaitAgain(int socket, bool for_read, bool for_write,
+	               std::chrono::milliseconds timeout) override;
+	void Opened(int socket) override;
+	void Closed(int socket) noexcept override;
+
 	// As Wait, for no socket.
 	void Pause(std::chrono::milliseconds timeout);
 
@@ -32,6 +41,11 @@ protected:
 
 private:
 	friend class CancelMode;
+
+	bool WaitWith(WaitEventSet *set, int socket, int events, std::chrono::milliseconds timeout);
+
+	// What is waited for together with the latch, by socket: made once, not for each wait.
+	std::map<int, WaitEventSet *> sets_;
 	OnCancel on_cancel_ = OnCancel::kRaise;
 };
 

@@ -25,6 +25,29 @@ std::string Trimmed(const char *text)
 	return message;
 }
 
+int Count(const std::vector<Argument> &arguments)
+{
+	return static_cast<int>(arguments.size());
+}
+
+std::vector<Oid> Types(const std::vector<Argument> &arguments)
+{
+	std::vector<Oid> types;
+	types.reserve(arguments.size());
+	for (const Argument &argument : arguments)
+		types.push_back(argument.type);
+	return types;
+}
+
+std::vector<const char *> Values(const std::vector<Argument> &arguments)
+{
+	std::vector<const char *> values;
+	values.reserve(arguments.size());
+	for (const Argument &argument : arguments)
+		values.push_back(argument.text ? argument.text->c_str() : nullptr);
+	return values;
+}
+
 // Marks the conversation as unfinished while an exception may leave it.
 class Conversation {
 public:
@@ -69,6 +92,8 @@ Connection::Connection(const ConnectionOptions &options, Waiter &waiter, millise
 		if (PQsetnonblocking(conn_, 1) != 0)
 			throw CannotConnect(Trimmed(PQerrorMessage(conn_)));
 		PQsetNoticeReceiver(conn_, &Connection::OnNotice, this);
+		waiter_.Opened(PQsocket(conn_));
+		socket_ = PQsocket(conn_);
 	} catch (...) {
 		PQfinish(conn_);
 		throw;
@@ -77,6 +102,7 @@ Connection::Connection(const ConnectionOptions &options, Waiter &waiter, millise
 
 Connection::~Connection()
 {
+	waiter_.Closed(socket_);
 	PQfinish(conn_);
 }
 
@@ -108,7 +134,11 @@ void Connection::GiveUp()
 void Connection::WaitFor(bool for_read, bool for_write)
 {
 	const milliseconds timeout = deadline_ ? Left(*deadline_) : kForEver;
-	if (!waiter_.Wait(PQsocket(conn_), for_read, for_write, timeout)) {
+	// libpq closes the socket of a connection that fails.
+	const int socket = PQsocket(conn_);
+	const bool happened = socket == socket_ ? waiter_.WaitAgain(socket, for_read, for_write, timeout)
+	                                        : waiter_.Wait(socket, for_read, for_write, timeout);
+	if (!happened) {
 		if (patient_)
 			throw NotYet();
 		lost_ = busy_ = true;
@@ -149,18 +179,30 @@ void Connection::LeavePipeline()
 void Connection::Send(const std::string &sql, const std::vector<Argument> &arguments,
                       bool binary_result)
 {
-	std::vector<Oid> types;
-	std::vector<const char *> values;
-	types.reserve(arguments.size());
-	values.reserve(arguments.size());
-	for (const Argument &argument : arguments) {
-		types.push_back(argument.type);
-		values.push_back(argument.text ? argument.text->c_str() : nullptr);
-	}
 	EnterPipeline();
 	busy_ = true;
-	if (PQsendQueryParams(conn_, sql.c_str(), static_cast<int>(arguments.size()), types.data(),
-	                      values.data(), nullptr, nullptr, binary_result ? 1 : 0) == 0)
+	if (PQsendQueryParams(conn_, sql.c_str(), Count(arguments), Types(arguments).data(),
+	                      Values(arguments).data(), nullptr, nullptr, binary_result ? 1 : 0) == 0)
+		GiveUp();
+}
+
+void Connection::Prepare(const std::string &name, const std::string &sql,
+                         const std::vector<Argument> &arguments)
+{
+	EnterPipeline();
+	busy_ = true;
+	if (PQsendPrepare(conn_, name.c_str(), sql.c_str(), Count(arguments),
+	                  Types(arguments).data()) == 0)
+		GiveUp();
+}
+
+void Connection::SendPrepared(const std::string &name, const std::vector<Argument> &arguments,
+                              bool binary_result)
+{
+	EnterPipeline();
+	busy_ = true;
+	if (PQsendQueryPrepared(conn_, name.c_str(), Count(arguments), Values(arguments).data(),
+	                        nullptr, nullptr, binary_result ? 1 : 0) == 0)
 		GiveUp();
 }
 

@@ -24,6 +24,14 @@ public:
 	// Returns false when `timeout` passed (negative: waits for ever). May throw to give up.
 	virtual bool Wait(int socket, bool for_read, bool for_write,
 	                  std::chrono::milliseconds timeout) = 0;
+	// The same for a socket that was announced by Opened and is still open: cheaper, as it is waited for often.
+	virtual bool WaitAgain(int socket, bool for_read, bool for_write,
+	                       std::chrono::milliseconds timeout)
+	{
+		return Wait(socket, for_read, for_write, timeout);
+	}
+	virtual void Opened(int) {}
+	virtual void Closed(int) noexcept {}  // perhaps long ago
 };
 
 struct FreeResult {
@@ -54,6 +62,11 @@ public:
 	// --- statements, pipelined: everything sent up to Sync travels in one flush -----------------
 	void Send(const std::string &sql, const std::vector<Argument> &arguments = {},
 	          bool binary_result = false);
+	// Prepares a statement under the name, with the types of these arguments; answers with a result of its own.
+	void Prepare(const std::string &name, const std::string &sql,
+	             const std::vector<Argument> &arguments);
+	void SendPrepared(const std::string &name, const std::vector<Argument> &arguments,
+	                  bool binary_result = false);
 	// Ends the group: the server commits here when no transaction block is open. Flushes.
 	void Sync();
 	// The same without waiting: what does not go out now does so with the next Receive.
@@ -112,6 +125,12 @@ public:
 	bool StillThere();
 	bool UsedPassword() const { return PQconnectionUsedPassword(conn_) != 0; }
 	int BackendPid() const { return PQbackendPID(conn_); }
+	// What the server reported last of a parameter; empty: nothing.
+	std::string Parameter(const char *name) const
+	{
+		const char *value = PQparameterStatus(conn_, name);
+		return value != nullptr ? value : "";
+	}
 	PGTransactionStatusType TransactionStatus() const { return PQtransactionStatus(conn_); }
 	const PGconn *get() const { return conn_; }
 
@@ -127,6 +146,7 @@ private:
 
 	PGconn *conn_ = nullptr;
 	Waiter &waiter_;
+	int socket_ = -1;  // that the waiter knows of
 	std::optional<std::chrono::steady_clock::time_point> deadline_;
 	bool patient_ = false;  // the deadline only ends a wait, not the connection
 	std::vector<Error> notices_;

@@ -20,7 +20,7 @@ struct Part {
 
 void Configure(remote::Connection *connection)
 {
-	for (const auto &[setting, value] : CurrentSettings())
+	for (const auto &[setting, value] : CurrentSettings().values)
 		connection->Execute("SELECT pg_catalog.set_config($1, $2, false)", {{setting}, {value}});
 	connection->Execute("SET homing.local_ddl = on");
 	connection->Execute("SET client_min_messages = error");

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "write/ddl_targets.hpp"
+#include "write/guard.hpp"
 
 extern "C" {
 #include "access/table.h"

@@ -9,9 +9,6 @@ extern "C" {
 
 namespace homing::write {
 
-// The name of the guard trigger on homed tables.
-constexpr const char *kGuardTrigger = "homing_guard";
-
 // Raises 0A000 for changes of the key column and of the guard. A plain server call.
 void CheckNeverAllowed(Node *statement, const HomedRelation *target);
 

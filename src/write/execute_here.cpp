@@ -69,13 +69,13 @@ uint64 ExecuteByHome(Query *query, EState *outer, ParamListInfo params, DestRece
 	return Execute(planner(query, outer->es_sourceText, 0, params), outer, params, receiver);
 }
 
-TupleTableSlot *ServeRow(PlanState *plan)
+TupleTableSlot *ServeRow(PlanState *plan, ExecProcNodeMtd next)
 {
 	TupleTableSlot *row = nullptr;
 	++serving;
 	PG_TRY();
 	{
-		row = ExecProcNode(plan);
+		row = next(plan);
 	}
 	PG_FINALLY();
 	{

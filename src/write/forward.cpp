@@ -7,7 +7,6 @@
 
 #include "pg/exact_text.hpp"
 #include "write/portable_type.hpp"
-#include "write/remote_text.hpp"
 #include "write/routing.hpp"
 #include "write/transaction.hpp"
 
@@ -157,9 +156,8 @@ remote::Error HomeMoved(const char *verb)
 	return error;
 }
 
-Outgoing Prepare(Query *query, ParamListInfo params)
+Outgoing Prepare(const RemoteText &text, ParamListInfo params)
 {
-	const RemoteText text = DeparseForRegion(query);
 	Outgoing outgoing{};
 	outgoing.sql = text.sql;
 	outgoing.param_count = text.param_count;
@@ -197,10 +195,10 @@ void TakeAnswer(const remote::Result &result, EState *estate, TupleDesc returnin
 		pg::PgCall([&] { AppendRows(result.get(), returning, rows); });
 }
 
-bool ForwardWhole(Query *query, core::RegionId region, EState *estate, TupleDesc returning,
-                  Tuplestorestate *rows)
+bool ForwardWhole(const RemoteText &text, core::RegionId region, EState *estate,
+                  TupleDesc returning, Tuplestorestate *rows)
 {
-	const Outgoing outgoing = Prepare(query, estate->es_param_list_info);
+	const Outgoing outgoing = Prepare(text, estate->es_param_list_info);
 	const bool alone = IsWholeTransaction(estate);
 	return pg::PgEntry([&] {
 		remote::Result result;

@@ -3,6 +3,7 @@
 
 #include "core/ids.hpp"
 #include "write/region_session.hpp"
+#include "write/remote_text.hpp"
 
 #include "pg/boundary.hpp"
 
@@ -22,8 +23,8 @@ struct Outgoing {
 	Oid *types;     // InvalidOid: the text says it
 };
 
-// Deparses the query and its parameters' values. Plain.
-Outgoing Prepare(Query *query, ParamListInfo params);
+// The text with its parameters' values. Plain.
+Outgoing Prepare(const RemoteText &text, ParamListInfo params);
 
 RemoteStatement ToRemote(const Outgoing &outgoing);
 
@@ -41,8 +42,8 @@ void TakeAnswer(const remote::Result &result, EState *estate, TupleDesc returnin
 
 // Runs the whole statement at one region. Raises the remote error as it is. False: the home is not there
 // (any more), nothing was done, and it is safe to look again where it is.
-bool ForwardWhole(Query *query, core::RegionId region, EState *estate, TupleDesc returning,
-                  Tuplestorestate *rows);
+bool ForwardWhole(const RemoteText &text, core::RegionId region, EState *estate,
+                  TupleDesc returning, Tuplestorestate *rows);
 
 // The text that a home would be sent, for EXPLAIN. A plain server call.
 const char *RemoteSql(Query *query);

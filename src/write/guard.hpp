@@ -5,6 +5,9 @@
 
 namespace homing::write {
 
+// Name of the guard trigger.
+constexpr const char *kGuardTrigger = "homing_guard";
+
 // Lets statements write the table until `context` is reset or deleted, which also happens on error.
 // A plain server call.
 void ApproveWrites(Oid relid, MemoryContext context);

@@ -150,7 +150,8 @@ void RunParts(HomedModifyState *state, EState *estate, TupleDesc returning)
 	if (decision->parts[0].region == decision->region)
 		local = 1;
 	for (int i = local; i < decision->part_count; ++i) {
-		outgoing[i] = Prepare(PartOf(state, &decision->parts[i]), estate->es_param_list_info);
+		outgoing[i] = Prepare(DeparseForRegion(PartOf(state, &decision->parts[i])),
+		                      estate->es_param_list_info);
 		pg::PgEntry([&] { Post(decision->parts[i].region, ToRemote(outgoing[i])); });
 	}
 	// RETURNING rows of every part by themselves, to be put into order.
@@ -193,12 +194,19 @@ void RunWithNewSnapshot(HomedModifyState *state, EState *estate, TupleDesc retur
 
 void RunAsDecided(HomedModifyState *state, EState *estate, TupleDesc returning);
 
+RemoteText TextOf(HomedModifyState *state)
+{
+	List *stored = castNode(CustomScan, state->css.ss.ps.plan)->custom_private;
+	return KeptText(state->query, list_nth_cell(stored, 2), GetMemoryChunkContext(stored));
+}
+
 // The home may have moved, and the region that is asked knows it before us: wait until we do, look again.
 void FollowHome(HomedModifyState *state, EState *estate, TupleDesc returning)
 {
 	const int patience = pg::settings.handover_timeout_ms;
 	const TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), patience);
-	while (!ForwardWhole(state->query, state->decision.region, estate, returning, state->rows)) {
+	const RemoteText text = TextOf(state);
+	while (!ForwardWhole(text, state->decision.region, estate, returning, state->rows)) {
 		const long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), give_up);
 		if (left <= 0 || !pg::AwaitChange(state->decision.seen, left))
 			pg::PgEntry([] { throw HomeMoved(); });
@@ -248,7 +256,7 @@ TupleTableSlot *Execute(CustomScanState *node)
 {
 	HomedModifyState *state = StateOf(node);
 	if (RunsPlan(state))
-		return ServeRow(static_cast<PlanState *>(linitial(node->custom_ps)));
+		return ServeRow(static_cast<PlanState *>(linitial(node->custom_ps)), ExecProcNode);
 	if (!state->executed)
 		RunElsewhere(state);
 	return tuplestore_gettupleslot(state->rows, true, false, state->row) ? state->row : nullptr;
@@ -315,13 +323,20 @@ bool WritesByHome(const PlannedStmt *statement)
 	       castNode(CustomScan, statement->planTree)->methods == &kScanMethods;
 }
 
+HomedWrite HomedWriteOf(const PlannedStmt *statement)
+{
+	auto *scan = castNode(CustomScan, statement->planTree);
+	return {scan, static_cast<Plan *>(linitial(scan->custom_plans)),
+	        linitial_node(Query, scan->custom_private), lsecond_node(List, scan->custom_private)};
+}
+
 void WrapPlan(PlannedStmt *statement, const WriteAnalysis *analysis, Query *query)
 {
 	Plan *child = statement->planTree;
 	auto *scan = makeNode(CustomScan);
 	scan->methods = &kScanMethods;
 	scan->custom_plans = list_make1(child);
-	scan->custom_private = list_make2(query, StoreKeys(scan, analysis));
+	scan->custom_private = list_make3(query, StoreKeys(scan, analysis), NIL);  // text: see TextOf
 	scan->scan.plan.startup_cost = child->startup_cost;
 	scan->scan.plan.total_cost = child->total_cost;
 	scan->scan.plan.plan_rows = child->plan_rows;

@@ -21,4 +21,13 @@ void WrapPlan(PlannedStmt *statement, const WriteAnalysis *analysis, Query *quer
 // Whether the plan has the node. A plain server call.
 bool WritesByHome(const PlannedStmt *statement);
 
+// What is in the node of such a plan.
+struct HomedWrite {
+	CustomScan *scan;
+	Plan *plan;  // PostgreSQL's own
+	Query *query;
+	List *keys;  // by StoreKeys
+};
+HomedWrite HomedWriteOf(const PlannedStmt *statement);
+
 }  // namespace homing::write

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "pg/catalog.hpp"
+#include "pg/compat.hpp"
 #include "pg/settings.hpp"
 
 extern "C" {
@@ -40,6 +41,16 @@ void FinishAndCount(QueryDesc *query)
 	if (query->operation == CMD_INSERT || query->operation == CMD_UPDATE ||
 	    query->operation == CMD_DELETE)
 		last_rows = query->estate->es_processed;
+}
+
+// The server reports it with the end of the transaction: then the setting shows where the commit ended.
+void ReportLastCommit()
+{
+	static bool reported = false;
+	if (!reported)
+		pg::FindSetting(pg::kLastCommitSetting)->flags |= GUC_REPORT;
+	reported = true;
+	SetConfigOption(pg::kLastCommitSetting, "on", PGC_INTERNAL, PGC_S_OVERRIDE);
 }
 
 core::OutcomeToken TokenOf(const uint8 *bytes)
@@ -253,6 +264,7 @@ PGDLLEXPORT Datum homing_keep_outcome(PG_FUNCTION_ARGS)
 	SPI_finish();
 	// Nobody sees it before it is flushed, and the sender's next reads wait for it.
 	ForceSyncCommit();
+	ReportLastCommit();
 	PG_RETURN_VOID();
 }
 

@@ -21,6 +21,22 @@ namespace {
 // Numbers of types, for arguments.
 constexpr unsigned int kInt2 = INT2OID, kInt4 = INT4OID, kUuid = UUIDOID;
 
+// A session at another region keeps so many statements prepared, each of this many bytes at most.
+constexpr std::size_t kPreparedStatements = 128, kLongestPrepared = 16384;
+
+std::string StatementName(int number)
+{
+	return "homing_" + std::to_string(number);
+}
+
+std::string StatementKey(const std::string &sql, const std::vector<remote::Argument> &arguments)
+{
+	std::string key = sql;
+	for (const remote::Argument &argument : arguments)
+		key += '\1' + std::to_string(argument.type);
+	return key;
+}
+
 std::string Savepoint(int level)
 {
 	return "homing_" + std::to_string(level);
@@ -29,6 +45,16 @@ std::string Savepoint(int level)
 std::uint64_t RowsOf(const remote::Result &result)
 {
 	return std::strtoull(PQcmdTuples(result.get()), nullptr, 10);
+}
+
+// The statement was dropped, or a column of its result has another type now.
+bool CannotBeReused(const PGresult *error)
+{
+	const char *state = PQresultErrorField(error, PG_DIAG_SQLSTATE);
+	const char *function = PQresultErrorField(error, PG_DIAG_SOURCE_FUNCTION);
+	const std::string sqlstate = state != nullptr ? state : "";
+	return sqlstate == "26000" || (sqlstate == "0A000" && function != nullptr &&
+	                               std::string(function) == "RevalidateCachedQuery");
 }
 
 // Raises a remote notice here, at its own level.
@@ -56,7 +82,7 @@ void RaiseNotice(const remote::Error &notice)
 RegionSession::RegionSession(Place place, pg::SessionSlot slot, pg::RegionConnection connection,
                              pg::LatchWaiter &waiter)
 	: place_(std::move(place)), slot_(std::move(slot)), connection_(std::move(connection)),
-	  meter_(place_.region), waiter_(waiter)
+	  meter_(place_.region), waiter_(waiter), prepared_statements_(kPreparedStatements)
 {
 	slot_.Connected(connection_->BackendPid());
 }
@@ -81,13 +107,38 @@ void RegionSession::ReportNotices()
 void RegionSession::Send(Answer purpose, const std::string &sql,
                          const std::vector<remote::Argument> &arguments, bool binary_result)
 {
-	expected_.push_back(purpose);
+	expected_.push_back({purpose});
 	connection_->Send(sql, arguments, binary_result);
+}
+
+void RegionSession::SendReusable(Answer purpose, const std::string &sql,
+                                 const std::vector<remote::Argument> &arguments, bool binary_result)
+{
+	if (sql.size() > kLongestPrepared) {
+		Send(purpose, sql, arguments, binary_result);
+		return;
+	}
+	const core::StatementCache::Use use = prepared_statements_.Plan(StatementKey(sql, arguments));
+	for (const int number : prepared_statements_.TakeEvicted()) {
+		expected_.push_back({Answer::kCommand, 0, 0, number});
+		connection_->Send("DEALLOCATE " + StatementName(number));
+	}
+	if (use.number == 0) {
+		Send(purpose, sql, arguments, binary_result);
+		return;
+	}
+	const std::string name = StatementName(use.number);
+	if (use.prepare) {
+		expected_.push_back({Answer::kCommand, use.number});
+		connection_->Prepare(name, sql, arguments);
+	}
+	expected_.push_back({purpose, 0, use.number});
+	connection_->SendPrepared(name, arguments, binary_result);
 }
 
 void RegionSession::Sync(pg::Forwarded time)
 {
-	expected_.push_back(Answer::kSync);
+	expected_.push_back({Answer::kSync});
 	slot_.Active();
 	meter_.Sent(time);
 	connection_->Sync();
@@ -95,7 +146,7 @@ void RegionSession::Sync(pg::Forwarded time)
 
 void RegionSession::SyncLater(Answer purpose)
 {
-	expected_.push_back(purpose);
+	expected_.push_back({purpose});
 	connection_->SyncLater();
 }
 
@@ -110,9 +161,13 @@ void RegionSession::QueueGreeting()
 // In the transaction of the statement: if one fails, so does the other.
 void RegionSession::QueueSettings()
 {
+	const SessionSettings &current = CurrentSettings();
+	if (!settings_.empty() && settings_version_ == current.version)
+		return;
+	settings_version_ = current.version;
 	std::string sql;
 	std::vector<remote::Argument> arguments;
-	for (auto &[setting, value] : CurrentSettings()) {
+	for (const auto &[setting, value] : current.values) {
 		std::string &known = settings_[setting];
 		if (known == value)
 			continue;
@@ -121,7 +176,7 @@ void RegionSession::QueueSettings()
 		       std::to_string(arguments.size() + 2) + ", false)";
 		arguments.push_back({setting});
 		arguments.push_back({value});
-		known = std::move(value);
+		known = value;
 	}
 	if (!sql.empty())
 		Send(Answer::kCommand, sql, arguments);
@@ -142,13 +197,7 @@ void RegionSession::QueuePending()
 // Keeps, in the transaction itself, that it has committed (PROTOCOL 2f).
 void RegionSession::QueueOutcome(const core::OutcomeToken &token)
 {
-	Send(Answer::kCommand, "SELECT homing._keep_outcome($1)", {{token.Text(), kUuid}});
-}
-
-void RegionSession::QueuePosition()
-{
-	position_ = 0;
-	Send(Answer::kPosition, "SELECT homing._last_commit()");
+	SendReusable(Answer::kCommand, "SELECT homing._keep_outcome($1)", {{token.Text(), kUuid}});
 }
 
 void RegionSession::EnterTransaction(int nest_level)
@@ -183,7 +232,7 @@ void RegionSession::Post(const RemoteStatement &statement, int nest_level)
 {
 	TakeEarly();
 	EnterTransaction(nest_level);
-	Send(Answer::kStatement, statement.sql, statement.arguments, statement.binary_result);
+	SendReusable(Answer::kStatement, statement.sql, statement.arguments, statement.binary_result);
 	meter_.Count(pg::Forwarded::kStatements);
 	Sync();
 	awaited_ = nest_level;
@@ -221,9 +270,30 @@ remote::Result RegionSession::NextAnswer(pg::CancelMode &mode)
 	}
 }
 
+// Keeps account of what the server has prepared. A statement that it cannot execute as it was prepared is
+// prepared anew.
+void RegionSession::TakePrepared(const Expected &expected, const PGresult *result)
+{
+	const ExecStatusType status = PQresultStatus(result);
+	const bool failed = status == PGRES_FATAL_ERROR || status == PGRES_PIPELINE_ABORTED;
+	if (!failed)
+		return;
+	if (expected.prepares > 0)
+		prepared_statements_.Forget(expected.prepares);
+	if (expected.drops > 0 && status == PGRES_PIPELINE_ABORTED)
+		prepared_statements_.GiveBack(expected.drops);
+	if (expected.executes > 0 && status == PGRES_FATAL_ERROR && CannotBeReused(result)) {
+		prepared_statements_.Forget(expected.executes);
+		stale_ = true;
+	}
+}
+
 void RegionSession::Take(remote::Result result, Taken *taken)
 {
-	const Answer purpose = expected_.empty() ? Answer::kDropped : expected_.front();
+	const Expected expected = expected_.empty() ? Expected{Answer::kDropped} : expected_.front();
+	const Answer purpose = expected.purpose;
+	if (result)
+		TakePrepared(expected, result.get());
 	if (!result) {
 		if (!expected_.empty() && !IsSync(purpose))
 			expected_.pop_front();
@@ -239,8 +309,7 @@ void RegionSession::Take(remote::Result result, Taken *taken)
 	case PGRES_FATAL_ERROR:
 		if (purpose == Answer::kFinish)
 			finish_failed_ = true;
-		else if (!taken->error && purpose != Answer::kDropped && purpose != Answer::kDroppedSync &&
-		         purpose != Answer::kPosition)
+		else if (!taken->error && purpose != Answer::kDropped && purpose != Answer::kDroppedSync)
 			taken->error = remote::Error::FromResult(result.get());
 		return;
 	default:
@@ -248,8 +317,6 @@ void RegionSession::Take(remote::Result result, Taken *taken)
 			taken->wanted = std::move(result);
 		else if (purpose == Answer::kGreeting)
 			prepared_limit_ = std::atoi(PQgetvalue(result.get(), 0, 0));
-		else if (purpose == Answer::kPosition)
-			position_ = std::strtoull(PQgetvalue(result.get(), 0, 0), nullptr, 10);
 	}
 }
 
@@ -298,16 +365,29 @@ remote::Result RegionSession::Collect()
 
 // --- ends -------------------------------------------------------------------------------------------------
 
+// A statement that failed because it had been prepared before its table changed has done nothing.
+remote::Result RegionSession::RunAlone(const RemoteStatement &statement, CommitPoint *commit)
+{
+	stale_ = false;
+	try {
+		return RunOnce(statement, commit);
+	} catch (const remote::Error &) {
+		if (!std::exchange(stale_, false))
+			throw;
+	}
+	return RunOnce(statement, commit);
+}
+
 // An implicit transaction, which the server commits at the Sync. Its level is the default of the remote
 // session, which a new session has not been told yet.
-remote::Result RegionSession::RunAlone(const RemoteStatement &statement, CommitPoint *commit)
+remote::Result RegionSession::RunOnce(const RemoteStatement &statement, CommitPoint *commit)
 {
 	const bool implicit = !settings_.empty() && IsReadCommitted();
 	if (!implicit)
 		QueueBegin();
 	QueueGreeting();
 	QueueSettings();
-	Send(Answer::kStatement, statement.sql, statement.arguments, statement.binary_result);
+	SendReusable(Answer::kStatement, statement.sql, statement.arguments, statement.binary_result);
 	QueueOutcome(commit->token);
 	if (!implicit)
 		Send(Answer::kCommand, "COMMIT");
@@ -323,6 +403,21 @@ void RegionSession::Commit(CommitPoint *commit)
 	Settle(commit, pg::Forwarded::kCommitTime);
 }
 
+// The commit is known, whatever comes of this: 0 when the region does not say.
+std::uint64_t RegionSession::AskPosition()
+{
+	try {
+		Send(Answer::kStatement, "SELECT homing._last_commit()");
+		Sync();
+		const remote::Result answer = CollectAll();
+		return std::strtoull(PQgetvalue(answer.get(), 0, 0), nullptr, 10);
+	} catch (const remote::ConnectionLost &) {
+		throw;
+	} catch (const remote::Error &) {
+		return 0;
+	}
+}
+
 // Learns how the transaction ended whose end has been queued. When the connection is lost meanwhile, the
 // region is asked over a new one.
 remote::Result RegionSession::Settle(CommitPoint *commit, pg::Forwarded time)
@@ -330,10 +425,9 @@ remote::Result RegionSession::Settle(CommitPoint *commit, pg::Forwarded time)
 	remote::Result result;
 	std::string reason;
 	try {
+		const std::string before = connection_->Parameter(pg::kLastCommitSetting);
 		pg::CancelMode mode(waiter_, pg::OnCancel::kTell);
 		try {
-			SyncLater();
-			QueuePosition();
 			Sync(time);
 		} catch (const pg::CancelRequested &) {
 			PassOnCancel(mode);
@@ -343,7 +437,9 @@ remote::Result RegionSession::Settle(CommitPoint *commit, pg::Forwarded time)
 		Ended();
 		cancelled_ = false;
 		connection_->SetDeadline(std::nullopt);
-		commit->position = position_;
+		const std::string position = connection_->Parameter(pg::kLastCommitSetting);
+		commit->position =
+			position != before ? std::strtoull(position.c_str(), nullptr, 10) : AskPosition();
 		meter_.Count(pg::Forwarded::kCommits);
 		return result;
 	} catch (const remote::ConnectionLost &lost) {
@@ -372,8 +468,9 @@ void RegionSession::DropAnswers(int nest_level) noexcept
 		awaited_ = 0;
 	while (!early_.empty() && early_.back().first >= nest_level)
 		early_.pop_back();
-	for (Answer &answer : expected_) {
-		if (answer != Answer::kFinish && answer != Answer::kPosition)
+	for (Expected &expected : expected_) {
+		Answer &answer = expected.purpose;
+		if (answer != Answer::kFinish)
 			answer = IsSync(answer) ? Answer::kDroppedSync : Answer::kDropped;
 	}
 }

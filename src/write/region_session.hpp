@@ -11,6 +11,7 @@
 
 #include "core/ids.hpp"
 #include "core/outcome_token.hpp"
+#include "core/statement_cache.hpp"
 #include "remote/connection.hpp"
 
 #include <chrono>
@@ -112,11 +113,14 @@ private:
 		kCommand,    // counts as failed when it fails
 		kStatement,  // its result is wanted
 		kGreeting,
-		kPosition,  // of the last commit there; not wanted if it fails
-		kFinish,    // of committing a prepared part; if it fails, the region's worker does it
-		kDropped,   // nobody cares
-		kSync,      // an error here is that of the commit which a Sync outside a block is
+		kFinish,   // of committing a prepared part; if it fails, the region's worker does it
+		kDropped,  // nobody cares
+		kSync,     // an error here is that of the commit which a Sync outside a block is
 		kDroppedSync
+	};
+	struct Expected {
+		Answer purpose;
+		int prepares = 0, executes = 0, drops = 0;  // number of a prepared statement; 0: none
 	};
 	static bool IsSync(Answer answer)
 	{
@@ -125,6 +129,9 @@ private:
 
 	void Send(Answer purpose, const std::string &sql,
 	          const std::vector<remote::Argument> &arguments = {}, bool binary_result = false);
+	// For what may come again: it is prepared over there when it does.
+	void SendReusable(Answer purpose, const std::string &sql,
+	                  const std::vector<remote::Argument> &arguments, bool binary_result = false);
 	void Sync(pg::Forwarded time = pg::Forwarded::kExecuteTime);
 	void TakeEarly();
 	void SyncLater(Answer purpose = Answer::kSync);
@@ -133,8 +140,9 @@ private:
 	void QueueBegin();
 	void QueuePending();
 	void QueueOutcome(const core::OutcomeToken &token);
-	void QueuePosition();
+	remote::Result RunOnce(const RemoteStatement &statement, CommitPoint *commit);
 	remote::Result Settle(CommitPoint *commit, pg::Forwarded time);
+	std::uint64_t AskPosition();
 	// What answers brought so far.
 	struct Taken {
 		remote::Result wanted;
@@ -142,6 +150,7 @@ private:
 	};
 
 	void Take(remote::Result result, Taken *taken);
+	void TakePrepared(const Expected &expected, const PGresult *result);
 	remote::Result Collect();
 	remote::Result CollectAll();
 	void DropAnswers(int nest_level = 0) noexcept;
@@ -172,12 +181,14 @@ private:
 	int awaited_ = 0;  // nesting level of a statement whose answer is still to be received; 0: none
 	// Answers that came before they were asked for, with the statement's level, the newest last.
 	std::vector<std::pair<int, remote::Result>> early_;
-	bool copying_ = false;         // between the begin and the end of a COPY
-	bool cancelled_ = false;       // while answers are awaited: our user cancelled, and they know
-	std::deque<Answer> expected_;  // answers to what was sent, in order
-	std::uint64_t position_ = 0;   // the last kPosition received
+	bool copying_ = false;           // between the begin and the end of a COPY
+	bool cancelled_ = false;         // while answers are awaited: our user cancelled, and they know
+	std::deque<Expected> expected_;  // answers to what was sent, in order
+	core::StatementCache prepared_statements_;
+	bool stale_ = false;  // the failed statement was prepared, and cannot be used any more
 	std::vector<std::string> pending_;  // transaction commands that go out with the next statement
 	std::map<std::string, std::string> settings_;  // values the remote session has
+	std::uint64_t settings_version_ = 0;           // of CurrentSettings, when it had all of them
 };
 
 }  // namespace homing::write

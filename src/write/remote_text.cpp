@@ -20,8 +20,11 @@ extern "C" {
 #include "rewrite/rewriteManip.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/ruleutils.h"
+#include "utils/syscache.h"
 }
 
 namespace homing::write {
@@ -494,6 +497,60 @@ RemoteText DeparseForRegion(Query *query)
 		text.params[i++] = {param->paramid, param->paramtype, IsPortableType(param->paramtype)};
 	}
 	return text;
+}
+
+namespace {
+
+int names_generation = 0;
+
+// The text names what has no entry in a plan's dependencies: types, enum labels, collations and the like. A
+// schema or operator that is changed ends every plan.
+void OnNameChanged(Datum, int, uint32)
+{
+	++names_generation;
+}
+
+List *Keep(const RemoteText *text)
+{
+	List *params = NIL;
+	for (int i = 0; i < text->param_count; ++i) {
+		const RemoteParam *param = &text->params[i];
+		params = lappend(params, list_make3_int(param->number, static_cast<int>(param->type),
+		                                        param->typed ? 1 : 0));
+	}
+	return list_make3(makeInteger(names_generation), makeString(pstrdup(text->sql)), params);
+}
+
+}  // namespace
+
+RemoteText KeptText(Query *query, ListCell *kept, MemoryContext context)
+{
+	auto *known = static_cast<List *>(lfirst(kept));
+	if (known == NIL || intVal(linitial(known)) != names_generation) {
+		const RemoteText made = DeparseForRegion(query);
+		MemoryContext old = MemoryContextSwitchTo(context);
+		known = Keep(&made);
+		lfirst(kept) = known;
+		MemoryContextSwitchTo(old);
+		return made;
+	}
+	auto *params = lthird_node(List, known);
+	RemoteText text{};
+	text.sql = strVal(lsecond(known));
+	text.param_count = list_length(params);
+	text.params = static_cast<RemoteParam *>(palloc(sizeof(RemoteParam) * (text.param_count + 1)));
+	for (int i = 0; i < text.param_count; ++i) {
+		const auto *param = static_cast<List *>(list_nth(params, i));
+		text.params[i] = {linitial_int(param), static_cast<Oid>(lsecond_int(param)),
+		                  lthird_int(param) != 0};
+	}
+	return text;
+}
+
+void RegisterRemoteText()
+{
+	for (const int cache : {TYPEOID, ENUMOID, COLLOID, PROCOID, TSCONFIGOID, TSDICTOID, AUTHOID})
+		CacheRegisterSyscacheCallback(cache, OnNameChanged, 0);
 }
 
 }  // namespace homing::write

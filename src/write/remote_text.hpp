@@ -26,6 +26,13 @@ struct RemoteText {
 // transition tables, a view's WITH CHECK OPTION. A plain server call.
 RemoteText DeparseForRegion(Query *query);
 
+// The same for a query that stays as it is, made once and kept in the cell, which lives in `context`: a list that
+// can be copied with the plan that it belongs to, at first NIL. It is made anew when names in it may have changed.
+RemoteText KeptText(Query *query, ListCell *kept, MemoryContext context);
+
+// Watches for changes of names; from _PG_init.
+void RegisterRemoteText();
+
 // Whether INSERT's value for the column is the default that the rewriter filled in. Plain.
 bool IsDefault(Query *insert, TargetEntry *entry);
 

@@ -228,7 +228,8 @@ void Flush(RoutedInsert *insert, Batch *batch)
 		});
 	} else {
 		AwaitBatch(insert, batch);
-		const Outgoing outgoing = pg::PgCall([&] { return Prepare(insert->batch_query, params); });
+		const Outgoing outgoing =
+			pg::PgCall([&] { return Prepare(DeparseForRegion(insert->batch_query), params); });
 		Post(batch->region, ToRemote(outgoing));
 		batch->posted = true;
 	}

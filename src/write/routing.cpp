@@ -431,14 +431,19 @@ void AwaitArrivals(core::KeyspaceId keyspace)
 	}
 }
 
+bool ServesAtOnce(const WrittenKeys &keys, Decision *decision)
+{
+	if (HasChangedTables())
+		pg::PgCall([] { CheckMayWriteRows(); });
+	return ServesOneKey(keys, decision);
+}
+
 // The lock comes first, then the look at the catalog that counts: it is not older than the lock, so no
 // move has passed in between (DESIGN §5.4). Locks of an outdated look are kept; they do no harm.
 Decision Decide(const WrittenKeys &keys, bool lock)
 {
-	if (lock && HasChangedTables())
-		pg::PgCall([] { CheckMayWriteRows(); });
 	Decision served{};
-	if (lock && ServesOneKey(keys, &served))
+	if (lock && ServesAtOnce(keys, &served))
 		return served;
 
 	const auto start = std::chrono::steady_clock::now();

@@ -36,6 +36,10 @@ struct Decision {
 // kSettlingTime.
 Decision Decide(const WrittenKeys &keys, bool lock);
 
+// The shortest way to the commonest decision, with the lock: one key, served here. False: nothing is decided.
+// Throws as Decide.
+bool ServesAtOnce(const WrittenKeys &keys, Decision *decision);
+
 // Waits until no home of the keyspace is on its way to this region, for those who do not know which homes they
 // will serve. 40001 after homing.handover_timeout.
 void AwaitArrivals(core::KeyspaceId keyspace);

@@ -1,7 +1,11 @@
 #include "write/session_settings.hpp"
 
+#include <iterator>
+#include <utility>
+
 #include "pg/catalog.hpp"
 #include "pg/settings.hpp"
+#include "pg/watched_settings.hpp"
 
 extern "C" {
 #include "access/xact.h"
@@ -49,6 +53,34 @@ List *UserList()
 	return names;
 }
 
+std::vector<std::pair<std::string, std::string>> PresentValues(const pg::Catalog *catalog,
+                                                               const List *user_list)
+{
+	std::vector<std::pair<std::string, std::string>> settings;
+	const auto add = [&](const char *name) {
+		const char *value = pg::PgCall([&] { return GetConfigOptionByName(name, nullptr, true); });
+		if (value != nullptr)
+			settings.emplace_back(name, value);
+	};
+	for (const char *name : kTravelling)
+		add(name);
+
+	// An implicit transaction there starts like this; others are begun with the level of ours.
+	settings.emplace_back("default_transaction_isolation", "read committed");
+	settings.emplace_back("default_transaction_deferrable", "off");
+	settings.emplace_back("default_transaction_read_only", "off");
+	settings.emplace_back("idle_in_transaction_session_timeout", "0");
+	// A session that lost us ends what it runs.
+	settings.emplace_back("client_connection_check_interval", "2s");
+	if (catalog != nullptr)
+		settings.emplace_back("homing.forwarded_from", catalog->RegionName(catalog->map.here()));
+
+	ListCell *cell;
+	foreach (cell, user_list)
+		add(static_cast<const char *>(lfirst(cell)));
+	return settings;
+}
+
 }  // namespace
 
 bool IsReadCommitted()
@@ -68,33 +100,26 @@ const char *IsolationLevel()
 	}
 }
 
-std::vector<std::pair<std::string, std::string>> CurrentSettings()
+const SessionSettings &CurrentSettings()
 {
-	std::vector<std::pair<std::string, std::string>> settings;
-	const auto add = [&](const char *name) {
-		const char *value = pg::PgCall([&] { return GetConfigOptionByName(name, nullptr, true); });
-		if (value != nullptr)
-			settings.emplace_back(name, value);
-	};
-	for (const char *name : kTravelling)
-		add(name);
+	static pg::WatchedSettings watched({std::begin(kTravelling), std::end(kTravelling)});
+	static SessionSettings current;
+	static core::RegionId here;
+	static bool had_user_list = false;
 
-	// An implicit transaction there starts like this; others are begun with the level of ours.
-	settings.emplace_back("default_transaction_isolation", "read committed");
-	settings.emplace_back("default_transaction_deferrable", "off");
-	settings.emplace_back("default_transaction_read_only", "off");
-	settings.emplace_back("idle_in_transaction_session_timeout", "0");
-	// A session that lost us ends what it runs.
-	settings.emplace_back("client_connection_check_interval", "2s");
 	const pg::Catalog *catalog = pg::CurrentCatalog();
-	if (catalog != nullptr)
-		settings.emplace_back("homing.forwarded_from", catalog->RegionName(catalog->map.here()));
-
-	List *names = pg::PgCall([] { return UserList(); });
-	ListCell *cell;
-	foreach (cell, names)
-		add(static_cast<const char *>(lfirst(cell)));
-	return settings;
+	const core::RegionId region = catalog != nullptr ? catalog->map.here() : core::RegionId();
+	const List *names = pg::PgCall([] { return UserList(); });
+	if (!watched.Changed() && region == here && names == NIL && !had_user_list)
+		return current;
+	here = region;
+	had_user_list = names != NIL;
+	std::vector<std::pair<std::string, std::string>> values = PresentValues(catalog, names);
+	if (values != current.values) {
+		current.values = std::move(values);
+		++current.version;
+	}
+	return current;
 }
 
 }  // namespace homing::write

@@ -5,6 +5,7 @@
 #include "write/statement_params.hpp"
 
 extern "C" {
+#include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "nodes/nodeFuncs.h"
@@ -41,27 +42,35 @@ bool UnknownParamWalker(Node *node, void *context)
 	       pg::WalkExpression(node, UnknownParamWalker, context);
 }
 
-Datum Evaluate(Expr *expr, EState *estate, bool *isnull)
+// The value of a constant or parameter.
+bool FindValue(Expr *expr, ParamListInfo list, Datum *value, bool *isnull)
 {
 	if (IsA(expr, Const)) {
-		auto *constant = reinterpret_cast<Const *>(expr);
-		*isnull = constant->constisnull;
-		return constant->constvalue;
+		*isnull = reinterpret_cast<Const *>(expr)->constisnull;
+		*value = reinterpret_cast<Const *>(expr)->constvalue;
+		return true;
 	}
-	if (IsA(expr, Param) && estate->es_param_list_info != nullptr) {
-		ParamListInfo list = estate->es_param_list_info;
-		const int number = reinterpret_cast<Param *>(expr)->paramid;
-		if (number <= list->numParams) {
-			ParamExternData workspace;
-			const ParamExternData *param = list->paramFetch != nullptr
-			                                   ? list->paramFetch(list, number, false, &workspace)
-			                                   : &list->params[number - 1];
-			if (param->ptype == reinterpret_cast<Param *>(expr)->paramtype) {
-				*isnull = param->isnull;
-				return param->value;
-			}
-		}
-	}
+	if (!IsA(expr, Param) || list == nullptr)
+		return false;
+	const int number = reinterpret_cast<Param *>(expr)->paramid;
+	if (number > list->numParams)
+		return false;
+	ParamExternData workspace;
+	const ParamExternData *param = list->paramFetch != nullptr
+	                                   ? list->paramFetch(list, number, false, &workspace)
+	                                   : &list->params[number - 1];
+	if (param->ptype != reinterpret_cast<Param *>(expr)->paramtype)
+		return false;
+	*isnull = param->isnull;
+	*value = param->value;
+	return true;
+}
+
+Datum Evaluate(Expr *expr, EState *estate, bool *isnull)
+{
+	Datum value;
+	if (FindValue(expr, estate->es_param_list_info, &value, isnull))
+		return value;
 	ExprState *state = ExecInitExpr(expr, nullptr);
 	ExprContext *context = GetPerTupleExprContext(estate);
 	context->ecxt_param_list_info = estate->es_param_list_info;
@@ -208,6 +217,36 @@ WrittenKeys EvaluateKeys(CustomScan *scan, List *stored, EState *estate, bool ex
 		AddRoutedParams(estate, routed, first_routed);
 	MemoryContextSwitchTo(old);
 	return keys;
+}
+
+bool FindPlainKey(CustomScan *scan, List *stored, ParamListInfo params, PlainKey *key)
+{
+	if (list_length(stored) != 1 || list_length(scan->custom_exprs) != 1)
+		return false;
+	const auto *one = linitial_node(List, stored);
+	const bool is_key =
+		linitial_int(static_cast<List *>(lthird(one))) == static_cast<int>(SourceKind::kKey);
+	const bool routed = linitial_int(static_cast<List *>(lfourth(one))) != 0;
+	if (!is_key || routed || strVal(lsecond(one))[0] != '\0')
+		return false;
+	auto *expr = static_cast<Expr *>(linitial(scan->custom_exprs));
+	Datum value;
+	bool isnull;
+	if (!FindValue(expr, params, &value, &isnull) || isnull)
+		return false;
+	Oid type = exprType(reinterpret_cast<Node *>(expr));
+	if (type >= FirstUnpinnedObjectId)  // the server's own are no domains
+		type = getBaseType(type);
+	const pg::KeyBytes bytes = pg::CanonicalKey(value, type, key->buffer);
+	key->value = {bytes.data, bytes.size};
+	key->target = {};
+	key->target.relid = linitial_oid(linitial_node(List, one));
+	key->target.homed = lsecond_oid(linitial_node(List, one));
+	key->target.sharing = static_cast<Sharing>(intVal(list_nth(one, 4)));
+	key->target.keys = &key->value;
+	key->target.key_count = 1;
+	key->target.known = true;
+	return true;
 }
 
 }  // namespace homing::write

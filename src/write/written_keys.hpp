@@ -39,4 +39,15 @@ List *StoreKeys(CustomScan *scan, const WriteAnalysis *analysis);
 // become parameters of the execution. With `explain_only`, nothing with side effects is evaluated. Plain.
 WrittenKeys EvaluateKeys(CustomScan *scan, List *stored, EState *estate, bool explain_only);
 
+// The keys of a statement whose one target has one key, when that is a constant or a parameter: without an
+// execution to evaluate it in.
+struct PlainKey {
+	WrittenTarget target;
+	KeyValue value;
+	uint8 buffer[8];
+};
+
+// False: it is not as simple as that. Plain.
+bool FindPlainKey(CustomScan *scan, List *stored, ParamListInfo params, PlainKey *key);
+
 }  // namespace homing::write

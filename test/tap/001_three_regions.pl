@@ -80,6 +80,12 @@ is($cluster->sql('eu', 'SELECT min(balance) || \' \' || max(balance) FROM accoun
 $cluster->fails_with($_, 'INSERT INTO accounts VALUES (7, 0)', '23505', "$_: duplicate key", qr/accounts_pkey/)
   for $cluster->names;
 
+# A statement that comes again is prepared at the home; a change of its table does not make it fail.
+my ($theirs) = grep { $cluster->sql('us', "SELECT homing.home_of('accounts', $_)") eq 'eu' } 0 .. 179;
+my @again = ("UPDATE accounts SET writer = 'again' WHERE id = $theirs RETURNING balance") x 3;
+is($cluster->sql('us', join(';', @again, 'ALTER TABLE accounts ALTER COLUMN balance TYPE numeric(12, 1)', @again)),
+	join("\n", (3) x 3, ('3.0') x 3), 'the type of a returned column changes between executions');
+
 # A deleted row goes everywhere, and a region that was away catches up.
 $cluster->node('ap')->stop('fast');
 my ($gone) = grep { $cluster->sql('us', "SELECT homing.home_of('accounts', $_)") eq 'us' } 0 .. 179;

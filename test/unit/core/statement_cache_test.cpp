@@ -1,0 +1,70 @@
+#include "core/statement_cache.hpp"
+
+#include <gtest/gtest.h>
+
+namespace homing::core {
+namespace {
+
+TEST(StatementCache, PreparesWhatComesAgain)
+{
+	StatementCache cache(2);
+	EXPECT_EQ(cache.Plan("a").number, 0);
+	const StatementCache::Use second = cache.Plan("a");
+	EXPECT_EQ(second.number, 1);
+	EXPECT_TRUE(second.prepare);
+	const StatementCache::Use third = cache.Plan("a");
+	EXPECT_EQ(third.number, 1);
+	EXPECT_FALSE(third.prepare);
+}
+
+TEST(StatementCache, TheLeastRecentlyUsedLeaves)
+{
+	StatementCache cache(2);
+	for (const char *key : {"a", "a", "b", "b", "a", "c", "c"})
+		(void) cache.Plan(key);
+	EXPECT_EQ(cache.TakeEvicted(), std::vector<int>{2});  // b
+	EXPECT_EQ(cache.TakeEvicted(), std::vector<int>{});
+	EXPECT_EQ(cache.Plan("a").number, 1);
+	EXPECT_EQ(cache.Plan("b").number, 0);
+	EXPECT_EQ(cache.size(), 2u);
+}
+
+TEST(StatementCache, StatementsThatComeOnceDisplaceNone)
+{
+	StatementCache cache(2);
+	(void) cache.Plan("a");
+	(void) cache.Plan("a");
+	for (int i = 0; i < 1000; ++i)
+		(void) cache.Plan("once " + std::to_string(i));
+	EXPECT_EQ(cache.Plan("a").number, 1);
+	EXPECT_TRUE(cache.TakeEvicted().empty());
+}
+
+TEST(StatementCache, WhatTheServerDoesNotHaveIsPreparedUnderAnotherNumber)
+{
+	StatementCache cache(2);
+	(void) cache.Plan("a");
+	(void) cache.Plan("a");
+	cache.Forget(1);
+	EXPECT_EQ(cache.Plan("a").number, 0);
+	const StatementCache::Use again = cache.Plan("a");
+	EXPECT_EQ(again.number, 2);
+	EXPECT_TRUE(again.prepare);
+}
+
+TEST(StatementCache, WhatWasNotDroppedIsDroppedLater)
+{
+	StatementCache cache(1);
+	for (const char *key : {"a", "a", "b", "b"})
+		(void) cache.Plan(key);
+	EXPECT_EQ(cache.TakeEvicted(), std::vector<int>{1});
+	cache.GiveBack(1);
+	EXPECT_EQ(cache.TakeEvicted(), std::vector<int>{1});
+	// The server never had it.
+	cache.GiveBack(1);
+	cache.Forget(1);
+	EXPECT_TRUE(cache.TakeEvicted().empty());
+}
+
+}  // namespace
+}  // namespace homing::core
