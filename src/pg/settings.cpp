@@ -107,6 +107,24 @@ void DefineSettings()
 		"Makes COMMIT wait until every region that took part has committed its part.",
 		"Without it, COMMIT returns when the decision is durable in this region.",
 		&settings.wait_second_phase, false, PGC_USERSET, 0, nullptr, nullptr, nullptr);
+	DefineCustomStringVariable("homing.relay_beyond",
+	                           "Position beyond which a relay session sends changes.", nullptr,
+	                           &settings.relay_beyond, "", PGC_SUSET,
+	                           GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL | GUC_NO_RESET_ALL |
+	                               GUC_DISALLOW_IN_FILE,
+	                           nullptr, nullptr, nullptr);
+	DefineCustomIntVariable("homing.relay_origin",
+	                        "Replication origin whose changes a relay session sends.", nullptr,
+	                        &settings.relay_origin, 0, 0, 65534, PGC_SUSET,
+	                        GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL | GUC_NO_RESET_ALL |
+	                            GUC_DISALLOW_IN_FILE,
+	                        nullptr, nullptr, nullptr);
+	DefineCustomIntVariable(
+		"homing.relay_retention",
+		"WAL that a region keeps to pass on what it received of a region that may be lost.",
+		"Beyond it, the end of a lost region's stream cannot be passed on from here.",
+		&settings.relay_retention_mb, 4096, 64, 2147483647, PGC_SIGHUP, GUC_UNIT_MB, nullptr,
+		nullptr, nullptr);
 	MarkGUCPrefixReserved("homing");
 }
 

@@ -20,6 +20,9 @@ struct Settings {
 	int probe_interval_ms;
 	int read_consistency;  // a ReadConsistency
 	int read_timeout_ms;
+	char *relay_beyond;  // position in the stream of relay_origin
+	int relay_origin;    // this connection passes on changes of it; 0: it sends our own
+	int relay_retention_mb;
 	bool wait_second_phase;
 };
 

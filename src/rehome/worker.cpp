@@ -59,6 +59,7 @@ constexpr milliseconds kCleanUpPause{5000};
 constexpr milliseconds kForgetPause{60000};
 constexpr milliseconds kDeadlockPause{5000};
 constexpr milliseconds kPrunePause{60000};
+constexpr milliseconds kTailsPause{1000};
 
 // A transaction of ours, or an exchange, that failed.
 class Failure : public std::runtime_error {
@@ -141,12 +142,14 @@ struct Peer {
 	pg::RegionConnection connection;
 	Clock::time_point due = Clock::time_point::min();
 	std::string trouble;  // last failure logged; empty: it answers
+	std::string applied;  // how far it has applied each region, as jsonb; empty: not heard yet
 };
 
 struct Answer {
 	core::RegionId region;
 	core::MapSummary summary;
 	bool fenced = false;
+	std::string applied;
 	std::string map;  // empty: not newer than ours
 };
 
@@ -171,6 +174,7 @@ private:
 	void EndPrepared();
 	void FindDeadlocks();
 	void ForgetOutcomes();
+	void KeepTails();
 	void RemoveLostStreams();
 
 	core::WaitGraph LookAtWaits();
@@ -197,6 +201,7 @@ private:
 	SecondPhase second_phase_;
 	TimestampTz latest_wait_ = 0;  // that was looked at
 	Clock::time_point look_again_due_ = Clock::time_point::min();
+	Clock::time_point tails_due_ = Clock::time_point::min();
 	Clock::time_point prune_due_ = Clock::time_point::min();
 	std::map<std::string, std::string> troubles_;  // by duty: the failure logged last
 };
@@ -275,10 +280,10 @@ void Worker::Connect(Peer &peer)
 std::optional<Answer> Worker::Exchange(Peer &peer)
 {
 	const remote::Result result = peer.connection->Execute(
-		"SELECT region_id, epoch, digest, fenced, lost, map FROM homing._exchange($1::uuid, $2::int2, $3::bigint)",
+		"SELECT region_id, epoch, digest, fenced, lost, applied, map FROM homing._exchange($1::uuid, $2::int2, $3::bigint)",
 		{{cluster_}, {std::to_string(here_.value)}, {std::to_string(mine_.epoch.value)}});
 	peer.connection->TakeNotices();
-	if (PQntuples(result.get()) != 1 || PQnfields(result.get()) != 6)
+	if (PQntuples(result.get()) != 1 || PQnfields(result.get()) != 7)
 		return std::nullopt;
 
 	const auto text = [&](int column) { return std::string(PQgetvalue(result.get(), 0, column)); };
@@ -288,7 +293,8 @@ std::optional<Answer> Worker::Exchange(Peer &peer)
 	answer.summary.digest = static_cast<std::uint64_t>(std::stoll(text(2)));
 	answer.fenced = text(3) == "t";
 	answer.summary.receiver_lost = text(4) == "t";
-	answer.map = text(5);
+	answer.applied = text(5);
+	answer.map = text(6);
 	return answer;
 }
 
@@ -364,6 +370,7 @@ void Worker::Ask(core::RegionId id, Peer &peer)
 		if (answer->region != id)
 			throw Failure("server \"" + peer.name + "\" leads to another region of this cluster");
 		RecordPeer({id.value, answer->fenced, GetCurrentTimestamp(), answer->summary.epoch.value});
+		peer.applied = answer->applied;
 		Decide(peer, *answer);
 		if (peer.lost)
 			TellLost(id, peer, *answer);
@@ -534,6 +541,26 @@ void Worker::PruneLog()
 	replorigin_session_origin = InvalidRepOriginId;
 }
 
+void Worker::KeepTails()
+{
+	if (fenced_ || Clock::now() < tails_due_)
+		return;
+	tails_due_ = Clock::now() + kTailsPause;
+	std::string heard;
+	for (const auto &[id, peer] : peers_) {
+		if (!peer.applied.empty())
+			heard +=
+				(heard.empty() ? "\"" : ",\"") + std::to_string(id.value) + "\":" + peer.applied;
+	}
+	heard = "{" + heard + "}";
+	MemoryContext context = CurrentMemoryContext;
+	InTransaction([&] {
+		pg::PgCall([&] {
+			Call("SELECT homing._keep_tails($1::pg_catalog.jsonb)", {heard.c_str()}, context);
+		});
+	});
+}
+
 void Worker::DoUrgentDuties()
 {
 	if (TakeHandedOver())
@@ -603,6 +630,7 @@ void Worker::Run()
 		Do("end prepared transactions", &Worker::EndPrepared);
 		Do("look for deadlocks", &Worker::FindDeadlocks);
 		Do("forget old outcomes", &Worker::ForgetOutcomes);
+		Do("keep what other regions may lack of a lost one", &Worker::KeepTails);
 		Do("remove what lost regions left", &Worker::RemoveLostStreams);
 		Do("forget old hand-overs", &Worker::PruneLog);
 		Sleep();

@@ -156,14 +156,17 @@ COMMENT ON FUNCTION homing._adopt_map(jsonb) IS
 	'takes a cluster map of a higher epoch; fences this region when the map says it is lost';
 
 -- What a region answers a peer that shows its epoch and digest. Read only: who is behind asks again
--- by itself. The map comes along when the caller's is older. `lost` is about the caller.
+-- by itself. The map comes along when the caller's is older. `lost` is about the caller, `applied` is how far
+-- this region has applied each other one.
 CREATE FUNCTION homing._exchange(cluster uuid, caller int2, caller_epoch bigint,
-	OUT region_id int2, OUT epoch bigint, OUT digest bigint, OUT fenced boolean, OUT lost boolean, OUT map jsonb)
+	OUT region_id int2, OUT epoch bigint, OUT digest bigint, OUT fenced boolean, OUT lost boolean, OUT applied jsonb,
+	OUT map jsonb)
 RETURNS SETOF record
-STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+VOLATILE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT l.region_id, c.epoch, homing._map_digest(), l.fenced IS NOT NULL,
 		coalesce((SELECT m.status = 'lost' FROM homing.member m WHERE m.region_id = caller), true),
+		homing._applied_positions(),
 		CASE WHEN c.epoch > caller_epoch THEN homing._map() || jsonb_build_object('events',
 			(SELECT jsonb_agg(jsonb_build_object('at', e.at, 'epoch', e.epoch, 'kind', e.kind,
 				'region', e.region, 'actor', e.actor, 'reason', e.reason) ORDER BY e.event_id)
@@ -229,6 +232,11 @@ AS $$
 DECLARE
 	stream CONSTANT text := homing._stream_name(lost, (SELECT region_id FROM homing.local_region));
 BEGIN
+	-- Some of what it would send may have come here another way: only the loss leads on.
+	IF EXISTS (SELECT FROM homing.passed_on p WHERE p.lost = _resume_applying.lost) THEN
+		RAISE EXCEPTION 'changes of region "%" have been passed on to this region', (SELECT m.name FROM homing.member m WHERE m.region_id = lost)
+			USING ERRCODE = 'object_not_in_prerequisite_state';
+	END IF;
 	-- The loss may have been decided by somebody else meanwhile.
 	IF EXISTS (SELECT FROM homing.member m WHERE m.region_id = lost AND m.status <> 'lost')
 		AND EXISTS (SELECT FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
@@ -296,9 +304,18 @@ BEGIN
 		EXECUTE format('DROP SUBSCRIPTION %I', stream.subname);
 	END LOOP;
 
+	PERFORM homing._drop_subscription(s.subname) FROM homing.member m
+	JOIN pg_subscription s ON s.subname = homing._relay_stream(m.region_id, here)
+	JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()
+	WHERE m.status = 'lost';
+	IF (SELECT count(*) FROM homing.member m WHERE m.status <> 'lost') < 3 THEN
+		PERFORM homing._drop_tail_slots();
+	END IF;
+
 	FOR stream IN
 		SELECT s.slot_name FROM homing.member m
 		JOIN pg_replication_slots s ON s.slot_name = homing._stream_name(here, m.region_id)
+			OR (s.slot_name ^@ homing._relay_stream(m.region_id, NULL) AND s.database = current_database())
 		WHERE m.status = 'lost'
 	LOOP
 		-- A region that still runs connects again and again; between two tries its slot is free.
@@ -332,8 +349,11 @@ AS $$
 			AND (EXISTS (SELECT FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
 						 WHERE s.subname = homing._stream_name(m.region_id, l.region_id)
 							AND d.datname = current_database())
+				OR EXISTS (SELECT FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+						   WHERE s.subname = homing._relay_stream(m.region_id, l.region_id) AND d.datname = current_database())
 				OR EXISTS (SELECT FROM pg_replication_slots s
-						   WHERE s.slot_name = homing._stream_name(l.region_id, m.region_id))))
+						   WHERE s.slot_name = homing._stream_name(l.region_id, m.region_id)
+							OR (s.slot_name ^@ homing._relay_stream(m.region_id, NULL) AND s.database = current_database()))))
 $$;
 
 -- --- the flows ---------------------------------------------------------------------------------------
@@ -408,7 +428,9 @@ DECLARE
 BEGIN
 	FOREACH session IN ARRAY ARRAY['lock ' || id, 'step ' || id] LOOP
 		PERFORM homing._peer_open(session, homing._region_conninfo(region));
-		PERFORM homing._peer_query(session, 'SET lock_timeout = ''10s''');
+		-- A region whose confirmation is asked for may be the lost one.
+		PERFORM homing._peer_query(session, 'SELECT set_config(s, v, false) FROM (VALUES (''lock_timeout'', ''10s''),
+			(''statement_timeout'', ''0''), (''synchronous_commit'', ''local''), (''jit'', ''off'')) AS x(s, v)');
 	END LOOP;
 	PERFORM homing._peer_query('lock ' || id, 'BEGIN');
 	PERFORM homing._peer_query('lock ' || id, 'SELECT homing._lock_change()');
@@ -426,8 +448,8 @@ $$;
 --     declaration, join or home_table runs at a time. All survivors get the newest map there is; if it
 --     already has the loss, only 6 is left to do.
 --  2. Every survivor stops applying from the lost regions and waits until its apply worker is gone.
---  3. Every survivor tells how far it applied. The positions must be equal: a survivor that missed the
---     tail would serve keys whose last writes it does not have. If not, all is undone.
+--  3. Every survivor tells how far it applied. A survivor that missed the tail would serve keys whose last
+--     writes it does not have: those who are behind receive it from the furthest (relay.sql).
 --  4. The new map: epoch + 1, the regions lost, their final positions, the survivors.
 --  5. Every survivor adopts it, and serves.
 --  6. Every survivor removes the subscriptions from, and the slots of, the lost regions.
@@ -453,11 +475,8 @@ DECLARE
 	maps jsonb := '{}';
 	survivor int2;
 	target int2;
-	position pg_lsn;
 	finals jsonb := '{}';
-	where_stopped text;
 	deciding int;
-	message text;
 BEGIN
 	SELECT * INTO here FROM homing.local_region;
 	IF NOT FOUND THEN
@@ -552,24 +571,7 @@ BEGIN
 
 			-- 3.
 			FOREACH target IN ARRAY targets LOOP
-				name := homing._member_name(newest, target);
-				where_stopped := NULL;
-				FOREACH survivor IN ARRAY survivors LOOP
-					SELECT q[1]::pg_lsn INTO position FROM homing._peer_query('step ' || survivor,
-						'SELECT homing._stopped_at($1)', target::text) q;
-					where_stopped := concat_ws(', ', where_stopped,
-						format('"%s" at %s', homing._member_name(newest, survivor), position));
-					IF finals ? target::text AND (finals->>(target::text))::pg_lsn <> position THEN
-						message := where_stopped;
-					END IF;
-					finals := jsonb_build_object(target::text, position) || finals;
-				END LOOP;
-				IF message IS NOT NULL THEN
-					RAISE EXCEPTION 'cannot declare region "%" lost: the surviving regions have not received the same changes from it', name
-						USING ERRCODE = 'object_not_in_prerequisite_state',
-							DETAIL = format('Applied up to: %s.', where_stopped),
-							HINT = 'If the region still runs, stop it and try again. Passing on its last changes from one survivor to another is not available yet: start the region again to let the others catch up.';
-				END IF;
+				finals := finals || jsonb_build_object(target::text, homing._level_survivors(newest, target, survivors));
 			END LOOP;
 
 			-- 4.
