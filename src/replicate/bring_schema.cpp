@@ -13,6 +13,7 @@ extern "C" {
 #include "catalog/pg_type.h"
 #include "common/pg_prng.h"
 #include "executor/spi.h"
+#include "mb/pg_wchar.h"
 #include "port.h"
 #include "storage/fd.h"
 #include "utils/array.h"
@@ -90,9 +91,9 @@ std::string DumpCommand(const DumpSource &source, const std::string &complaints)
 	// Through an archive, because only that tells what depends on what.
 	return ShellQuoted(programs + "pg_dump") +
 	       " --schema-only --format=custom --no-password --no-tablespaces --no-table-access-method --no-publications "
-	       "--no-subscriptions --lock-wait-timeout=10s --dbname=" +
-	       ShellQuoted(source.conninfo) + log + " | " + ShellQuoted(programs + "pg_restore") +
-	       " --verbose --file=-" + log;
+	       "--no-subscriptions --lock-wait-timeout=10s --encoding=" +
+	       GetDatabaseEncodingName() + " --dbname=" + ShellQuoted(source.conninfo) + log + " | " +
+	       ShellQuoted(programs + "pg_restore") + " --verbose --file=-" + log;
 }
 
 struct Output {

@@ -17,11 +17,13 @@
 #include "write/forward.hpp"
 #include "write/guard.hpp"
 #include "write/homed_relation.hpp"
+#include "write/portable_type.hpp"
 #include "write/routing.hpp"
 #include "write/serve_here.hpp"
 #include "write/transaction.hpp"
 
 extern "C" {
+#include "mb/pg_wchar.h"
 #include "access/table.h"
 #include "catalog/namespace.h"
 #include "nodes/value.h"
@@ -157,6 +159,34 @@ void SendRow(RoutedCopy *copy, core::RegionId region)
 		prefix[size++] = options->delim[0];
 	}
 	WithoutLine([&] { copy->streams->Send(region, prefix, size, rest, rest_size); });
+}
+
+void CheckBinaryIsPortable(RoutedCopy *copy)
+{
+	TupleDesc desc = RelationGetDescr(copy->target.relation);
+	ListCell *cell;
+	if (pg_get_client_encoding() != GetDatabaseEncoding())
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		     errmsg("cannot copy into homed table \"%s\" in binary format and client encoding %s",
+		            RelationGetRelationName(copy->target.relation), pg_get_client_encoding_name()),
+		     errdetail("In this format texts are not converted before they are sent to their homes."),
+		     errhint("SET client_encoding = %s, or use the format text or csv.",
+		             GetDatabaseEncodingName())));
+	foreach (cell, copy->rows.source->attnumlist) {
+		Form_pg_attribute attribute = TupleDescAttr(desc, lfirst_int(cell) - 1);
+		if (HoldsObjectNumbers(attribute->atttypid))
+			ereport(ERROR,
+			        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			         errmsg("cannot copy column \"%s\" of homed table \"%s\" in binary format",
+			                NameStr(attribute->attname),
+			                RelationGetRelationName(copy->target.relation)),
+			         errdetail("In this format type %s holds numbers of objects, which are others in "
+			                   "other regions.",
+			                   format_type_be(attribute->atttypid)),
+			         errhint("Use the format text or csv.")));
+	}
 }
 
 void MakeStreams(RoutedCopy *copy, const CopyStmt *statement, List *columns)
@@ -301,6 +331,8 @@ uint64 RouteCopy(RoutedCopy *copy, ParseState *pstate, const CopyStmt *statement
 		BeginCopyFrom(pstate, relation, nullptr, statement->filename, statement->is_program,
 	                  nullptr, statement->attlist, SourceOptions(statement));
 	BeginRows(&copy->rows, get_attnum(RelationGetRelid(relation), KeyColumn(&copy->table)));
+	if (copy->rows.source->opts.binary)
+		CheckBinaryIsPortable(copy);
 	List *columns = ColumnNames(copy);
 	MakeStreams(copy, statement, columns);
 

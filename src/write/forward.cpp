@@ -11,6 +11,7 @@
 #include "write/transaction.hpp"
 
 extern "C" {
+#include "mb/pg_wchar.h"
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "executor/executor.h"
@@ -83,7 +84,7 @@ Datum Convert(Column *column, const PGresult *result, int row, int field)
 	return ReceiveFunctionCall(&column->input, &buffer, column->io_param, column->typmod);
 }
 
-void AppendRows(const PGresult *result, TupleDesc desc, Tuplestorestate *rows)
+void AppendConverted(const PGresult *result, TupleDesc desc, Tuplestorestate *rows)
 {
 	if (PQnfields(result) != desc->natts)
 		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
@@ -107,6 +108,26 @@ void AppendRows(const PGresult *result, TupleDesc desc, Tuplestorestate *rows)
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);
+}
+
+// Regions talk in the encoding of the database, and a binary text is taken to be in that of the client.
+void AppendRows(const PGresult *result, TupleDesc desc, Tuplestorestate *rows)
+{
+	const int client = pg_get_client_encoding();
+	if (client == GetDatabaseEncoding()) {
+		AppendConverted(result, desc, rows);
+		return;
+	}
+	SetClientEncoding(GetDatabaseEncoding());
+	PG_TRY();
+	{
+		AppendConverted(result, desc, rows);
+	}
+	PG_FINALLY();
+	{
+		SetClientEncoding(client);
+	}
+	PG_END_TRY();
 }
 
 // Of a statement that has committed, although its answer was lost.

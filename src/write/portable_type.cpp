@@ -103,6 +103,26 @@ bool IsPortableInBinary(Oid type)
 	}
 }
 
+bool HoldsObjectNumbers(Oid type)
+{
+	type = getBaseType(type);
+	if (type < FirstGenbkiObjectId)
+		return !IsPortableType(type);
+	const Oid element = get_element_type(type);
+	if (OidIsValid(element))
+		return HoldsObjectNumbers(element);
+	if (get_typtype(type) != TYPTYPE_COMPOSITE)
+		return false;
+	TupleDesc desc = lookup_rowtype_tupdesc(type, -1);
+	bool holds = false;
+	for (int i = 0; i < desc->natts; ++i) {
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+		holds = holds || (!attribute->attisdropped && HoldsObjectNumbers(attribute->atttypid));
+	}
+	ReleaseTupleDesc(desc);
+	return holds;
+}
+
 extern "C" {
 
 PG_FUNCTION_INFO_V1(homing_exact_text);

@@ -11,4 +11,8 @@ bool IsPortableType(Oid type);
 // A type whose binary form can be sent to any database that has a type of this name and shape.
 bool IsPortableInBinary(Oid type);
 
+// A type whose values hold, at any depth, numbers of objects: in binary form they mean something else, or nothing, in
+// another database.
+bool HoldsObjectNumbers(Oid type);
+
 }  // namespace homing::write

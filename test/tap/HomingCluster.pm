@@ -9,6 +9,8 @@
 #
 # With one_server => 1 the regions are databases of one server: cheaper, and enough where nothing is killed.
 #
+# encoding => 'LATIN1' is that of the databases.
+#
 # With rtt_ms every region reaches every other one through a link of its own, named "us-eu" for what us
 # opens to eu; $cluster->wan->command('drop', 'us-eu') cuts it. Nothing here sleeps: it polls, and gives up
 # after PG_TEST_TIMEOUT_DEFAULT seconds.
@@ -30,6 +32,7 @@ sub new
 		names => $options{regions},
 		dbname => $options{dbname} // 'app',
 		one_server => $options{one_server},
+		encoding => $options{encoding} // 'UTF8',
 		nodes => {}
 	}, $class;
 	$self->_start_node($_, $options{settings} // '') for @{ $self->{names} };
@@ -43,7 +46,7 @@ sub _start_node
 	my ($node) = $self->{one_server} ? values %{ $self->{nodes} } : ();
 	$node //= _new_server($name, $settings);
 	my $database = $self->database($name);
-	$node->safe_psql('postgres', "CREATE DATABASE $database");
+	$node->safe_psql('postgres', "CREATE DATABASE $database TEMPLATE template0 ENCODING '$self->{encoding}'");
 	$node->safe_psql($database, 'CREATE EXTENSION pg_homing');
 	$self->{nodes}{$name} = $node;
 	return;
