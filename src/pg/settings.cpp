@@ -78,6 +78,12 @@ void DefineSettings()
 		"Who finds none free waits for up to homing.connect_timeout. 0: no limit.",
 		&settings.max_connections_per_region, 0, 0, MAX_BACKENDS, PGC_SIGHUP, 0, nullptr, nullptr,
 		nullptr);
+	DefineCustomStringVariable("homing.orphans_beyond",
+	                           "Position beyond which decoding shows what was written here.",
+	                           nullptr, &settings.orphans_beyond, "", PGC_SUSET,
+	                           GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL | GUC_NO_RESET_ALL |
+	                               GUC_DISALLOW_IN_FILE,
+	                           nullptr, nullptr, nullptr);
 	DefineCustomIntVariable("homing.outcome_timeout",
 	                        "Time allowed to learn how a transaction ended whose connection was lost.",
 	                        "After it, the outcome is reported as unknown.",

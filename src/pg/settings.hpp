@@ -15,6 +15,7 @@ struct Settings {
 	int handover_timeout_ms;
 	bool local_ddl;
 	int max_connections_per_region;  // 0: no limit
+	char *orphans_beyond;  // position: decoding shows what was written here beyond it; empty: it does not
 	int outcome_timeout_ms;
 	bool own_ddl;  // the extension itself is changing a homed table
 	int probe_interval_ms;

@@ -7,6 +7,8 @@
 //
 // To pass on the end of a lost region's stream it sends the opposite: only what came from that region, and
 // of that only what is beyond a position of its stream. Two settings of the connection say so (relay.sql).
+#include "replicate/orphans.hpp"
+
 #include "pg/server.hpp"
 #include "pg/settings.hpp"
 
@@ -70,6 +72,10 @@ PGDLLEXPORT void _PG_output_plugin_init(OutputPluginCallbacks *callbacks);
 
 void _PG_output_plugin_init(OutputPluginCallbacks *callbacks)
 {
+	if (WantsOrphans()) {
+		InitOrphans(callbacks);
+		return;
+	}
 	auto pgoutput = reinterpret_cast<LogicalOutputPluginInit>(
 		load_external_function("pgoutput", "_PG_output_plugin_init", true, nullptr));
 	pgoutput(callbacks);

@@ -223,6 +223,9 @@ BEGIN
 			   WHERE s.subname = stream AND d.datname = current_database() AND s.subenabled) THEN
 		EXECUTE format('ALTER SUBSCRIPTION %I DISABLE', stream);
 	END IF;
+	-- Rows of later transactions are not what the lost region left.
+	INSERT INTO homing.loss_mark AS m (lost, xid) VALUES (lost, pg_current_xact_id())
+	ON CONFLICT ON CONSTRAINT loss_mark_pkey DO UPDATE SET xid = excluded.xid;
 END
 $$;
 
