@@ -12,6 +12,7 @@ use strict;
 use warnings;
 
 use Carp;
+use Errno;
 use IO::Select;
 use IPC::Open3;
 use PostgreSQL::Test::Utils;
@@ -51,7 +52,12 @@ sub run
 	my @answer;
 	until (@answer = $self->{buffer} =~ /\A(.*?)\Q$mark\E (\S+) (\S+) ?([^\n]*)\n/s)
 	{
-		croak "no answer from $self->{conninfo} to: $statement" unless $self->{select}->can_read($deadline - time);
+		$! = 0;
+		unless ($self->{select}->can_read($deadline - time))
+		{
+			next if $!{EINTR} && time < $deadline;
+			croak "no answer from $self->{conninfo} to: $statement";
+		}
 		sysread($self->{out}, $self->{buffer}, 65536, length $self->{buffer})
 		  or croak "psql at $self->{conninfo} ended during: $statement";
 	}

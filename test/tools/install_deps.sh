@@ -6,7 +6,7 @@ set -euo pipefail
 packages=(
 	postgresql-15 postgresql-server-dev-15 libpq-dev  # server, its headers, libpq
 	g++ make cmake                                    # building
-	libgtest-dev libipc-run-perl perl                 # unit and TAP tests
+	libgtest-dev libipc-run-perl perl pgbouncer       # unit and TAP tests
 	clang-format-14                                   # format check
 )
 
