@@ -59,8 +59,9 @@ BEGIN
 END
 $$;
 
--- Makes this database one that is no region. In one transaction, which is this statement.
-CREATE FUNCTION homing._leave_cluster() RETURNS void
+-- Makes this database one that is no region. In one transaction, which is this statement. Its tables are
+-- ordinary ones afterwards, with the rows they have, or emptied.
+CREATE FUNCTION homing._leave_cluster(empty boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET homing.own_ddl = on SET lock_timeout = '30s'
 AS $$
 DECLARE
@@ -75,7 +76,7 @@ BEGIN
 	FOREACH relation IN ARRAY homed LOOP
 		PERFORM homing._unregister_table(relation);
 	END LOOP;
-	IF cardinality(homed) > 0 THEN
+	IF empty AND cardinality(homed) > 0 THEN
 		PERFORM set_config('session_replication_role', 'replica', true);
 		EXECUTE format('TRUNCATE %s', (SELECT string_agg(r::text, ', ') FROM unnest(homed) r));
 		PERFORM set_config('session_replication_role', 'origin', true);
@@ -154,7 +155,7 @@ BEGIN
 	PERFORM homing._peer_close('via');
 
 	-- 4. and 5.
-	PERFORM homing._peer_query('self', 'SELECT homing._leave_cluster()');
+	PERFORM homing._peer_query('self', 'SELECT homing._leave_cluster(true)');
 	PERFORM homing._peer_close('self');
 	PERFORM homing.join_cluster(me.name, self, via);
 	RETURN jsonb_build_object('region', me.name, 'via', survivor, 'orphaned_writes', recorded);
@@ -162,3 +163,92 @@ END
 $$;
 COMMENT ON FUNCTION homing.rejoin() IS
 	'at a region that was declared lost: records its writes that no other region has in homing.orphaned_writes, takes the rows of the other regions, and makes it a region of the cluster again, without homes. Takes effect at once. 55000 when it was not declared lost, or when its WAL is gone; 08001 when a region cannot be reached';
+
+-- --- a region that leaves for good -------------------------------------------------------------------
+
+-- Session "leaving": from its commit on the region serves nothing, and all that it wrote has arrived.
+CREATE FUNCTION homing._retire(timeout interval) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	give_up CONSTANT timestamptz := clock_timestamp() + timeout;
+BEGIN
+	PERFORM homing._let_writers_end(t.relid) FROM homing.homed_table t;
+	WHILE EXISTS (SELECT FROM homing._parts) LOOP
+		IF clock_timestamp() > give_up THEN
+			RAISE EXCEPTION 'cannot remove region "%": parts of transactions over several regions are in doubt there',
+				(SELECT m.name FROM homing.member m JOIN homing.local_region USING (region_id))
+				USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'homing.in_doubt lists them.';
+		END IF;
+		PERFORM pg_sleep(0.05);
+	END LOOP;
+	PERFORM homing._await_replication(timeout);
+END
+$$;
+
+-- Removes a region that is alive.
+--
+--  1. Its homes go to the other active regions, in turn, while they are written.
+--  2. It is fenced; when its writers have ended and every other region has all that it wrote, there is nothing
+--     to lose.
+--  3. The map without it, as for a region that is lost. Homes that it still had, such as of a table homed
+--     meanwhile, pass to its heirs.
+--  4. It forgets the cluster.
+--
+-- A failure before 3 leaves it a region, perhaps with fewer homes. After 3, it is like a region that was lost.
+CREATE FUNCTION homing.remove_region(region text, reason text DEFAULT NULL) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+	here CONSTANT homing.local_region := homing._require_serving();
+	leaving CONSTANT int2 := homing._require_active(region);
+	address CONSTANT text := homing._region_conninfo(region);
+	targets text[];
+	move record;
+	moved int := 0;
+	result jsonb;
+BEGIN
+	IF leaving = here.region_id THEN
+		RAISE EXCEPTION 'a region cannot remove itself' USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'Call homing.remove_region at a region that stays.';
+	END IF;
+	PERFORM homing._require_clean_transaction('remove a region');
+	targets := ARRAY(SELECT m.name FROM homing.member m WHERE m.status = 'active' AND m.region_id <> leaving ORDER BY m.region_id);
+	FOR move IN
+		SELECT s.keyspace_id, targets[1 + s.place % cardinality(targets)] AS target, array_agg(s.home ORDER BY s.home) AS homes
+		FROM (SELECT h.keyspace_id, h.home, row_number() OVER (ORDER BY h.keyspace_id, h.home) AS place
+			  FROM homing._home_states() h WHERE h.owner = leaving) s
+		GROUP BY 1, 2 ORDER BY 1, 2
+	LOOP
+		moved := moved + homing._move_homes(move.keyspace_id, region, move.target, move.homes);
+	END LOOP;
+
+	PERFORM homing._open_step('leaving', address);
+	BEGIN
+		PERFORM homing._peer_query('leaving', 'SELECT homing._fence($1)', 'it is being removed from the cluster');
+		PERFORM homing._peer_query('leaving', 'SELECT homing._retire($1)', current_setting('homing.handover_timeout'));
+	EXCEPTION WHEN query_canceled OR OTHERS THEN
+		BEGIN
+			PERFORM homing._open_step('undo', address);
+			PERFORM homing._peer_query('undo', 'UPDATE homing.local_region SET fenced = NULL WHERE fenced = $1 RETURNING 1',
+				'it is being removed from the cluster');
+		EXCEPTION WHEN OTHERS THEN
+			RAISE WARNING 'region "%" stays fenced: %', region, SQLERRM USING HINT = 'Call homing.remove_region again.';
+		END;
+		RAISE;
+	END;
+	result := homing.declare_lost(ARRAY[region], true, coalesce(reason, 'removed'));
+	BEGIN
+		PERFORM homing._peer_query('leaving', 'SELECT homing._leave_cluster(false)');
+		PERFORM homing._peer_query('leaving', 'SELECT homing._drop_slot(slot_name) FROM pg_replication_slots '
+			'WHERE database = current_database() AND plugin = ''pg_homing''');
+	EXCEPTION WHEN OTHERS THEN
+		RAISE WARNING 'region "%" is removed, but could not be told to forget the cluster: %', region, SQLERRM
+			USING HINT = 'It is fenced. Drop its database, or let it come back with homing.rejoin.';
+	END;
+	RETURN jsonb_build_object('region', region, 'homes_moved', moved, 'epoch', result->'epoch', 'survivors', result->'survivors');
+END
+$$;
+COMMENT ON FUNCTION homing.remove_region(text, text) IS
+	'removes a living region from the cluster, called at another one: hands its homes over to the other regions, waits until they have all that it wrote, and makes its database one that is no region, with ordinary tables and the rows they have. 08001 when a region cannot be reached, 55P03 when long transactions hold its homes';
