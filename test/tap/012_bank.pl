@@ -21,7 +21,7 @@ srand($seed);
 my $cluster = HomingCluster->new(regions => [qw(us eu ap)], rtt_ms => 2, settings => <<'END');
 restart_after_crash = on
 homing.connect_timeout = 500ms
-homing.outcome_timeout = 2s
+homing.outcome_timeout = 700ms
 lock_timeout = 1s
 statement_timeout = 5s
 END
