@@ -9,8 +9,10 @@
 #include "pg/settings.hpp"
 #include "write/outcome.hpp"
 #include "write/session_settings.hpp"
+#include "write/set_constraints.hpp"
 
 extern "C" {
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 }
 
@@ -184,8 +186,17 @@ void RegionSession::QueueSettings()
 
 void RegionSession::QueueBegin()
 {
-	Send(Answer::kCommand, std::string("BEGIN ISOLATION LEVEL ") + IsolationLevel());
+	// Whatever that database's default is.
+	Send(Answer::kCommand, std::string("BEGIN ISOLATION LEVEL ") + IsolationLevel() +
+	                           (XactReadOnly ? " READ ONLY" : " READ WRITE"));
 	level_ = 1;
+	constraints_set_ = 0;
+}
+
+void RegionSession::QueueConstraints()
+{
+	for (; constraints_set_ < SetConstraintsCount(); ++constraints_set_)
+		Send(Answer::kCommand, SetConstraintsText(constraints_set_));
 }
 
 void RegionSession::QueuePending()
@@ -209,6 +220,7 @@ void RegionSession::EnterTransaction(int nest_level)
 		Send(Answer::kCommand, "SAVEPOINT " + Savepoint(++level_));
 	QueueGreeting();
 	QueueSettings();
+	QueueConstraints();
 }
 
 // Something that runs here as a part of a statement, a trigger for example, uses the session while the other
@@ -571,6 +583,7 @@ void RegionSession::EndSubtransaction(bool commit, int nest_level)
 		DropAnswers(nest_level);
 		pending_.push_back("ROLLBACK TO SAVEPOINT " + Savepoint(nest_level));
 		settings_.clear();
+		constraints_set_ = 0;
 	}
 	pending_.push_back("RELEASE SAVEPOINT " + Savepoint(nest_level));
 	level_ = nest_level - 1;

@@ -139,6 +139,7 @@ private:
 	void QueueSettings();
 	void QueueBegin();
 	void QueuePending();
+	void QueueConstraints();
 	void QueueOutcome(const core::OutcomeToken &token);
 	remote::Result RunOnce(const RemoteStatement &statement, CommitPoint *commit);
 	remote::Result Settle(CommitPoint *commit, pg::Forwarded time);
@@ -188,7 +189,8 @@ private:
 	bool stale_ = false;  // the failed statement was prepared, and cannot be used any more
 	std::vector<std::string> pending_;  // transaction commands that go out with the next statement
 	std::map<std::string, std::string> settings_;  // values the remote session has
-	std::uint64_t settings_version_ = 0;           // of CurrentSettings, when it had all of them
+	std::size_t constraints_set_ = 0;     // of SetConstraintsText, in the remote transaction
+	std::uint64_t settings_version_ = 0;  // of CurrentSettings, when it had all of them
 };
 
 }  // namespace homing::write

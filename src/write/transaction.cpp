@@ -357,4 +357,16 @@ bool WroteElsewhere()
 	return !Writers().empty();
 }
 
+std::vector<core::RegionId> RegionsInTransaction()
+{
+	std::vector<core::RegionId> regions;
+	if (sessions != nullptr) {
+		for (const auto &[key, session] : *sessions) {
+			if (session->InTransaction() && key.second == GetUserId())
+				regions.push_back(key.first);
+		}
+	}
+	return regions;
+}
+
 }  // namespace homing::write

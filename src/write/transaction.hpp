@@ -52,4 +52,7 @@ bool TransactionIsUntouched();
 // True when something was sent to another region in this transaction that may have changed it.
 bool WroteElsewhere();
 
+// Other regions where a part of this transaction is going on.
+std::vector<core::RegionId> RegionsInTransaction();
+
 }  // namespace homing::write

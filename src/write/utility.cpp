@@ -7,9 +7,11 @@
 #include "write/everywhere.hpp"
 #include "write/homed_relation.hpp"
 #include "write/sequences.hpp"
+#include "write/set_constraints.hpp"
 #include "write/truncate.hpp"
 
 extern "C" {
+#include "access/xact.h"
 #include "tcop/utility.h"
 #include "utils/memutils.h"
 }
@@ -97,6 +99,11 @@ void ExecuteUtility(PlannedStmt *statement, const char *query_string, bool read_
 		Run(&utility);
 		if (AnyHomedTable() && !pg::settings.own_ddl)
 			FollowAlteredSequence();
+	} else if (IsA(node, ConstraintsSetStmt)) {
+		Run(&utility);
+		if (AnyHomedTable() && IsInTransactionBlock(context == PROCESS_UTILITY_TOPLEVEL))
+			FollowSetConstraints(
+				StatementText(query_string, statement->stmt_location, statement->stmt_len));
 	} else if ((!writes && !IsDdl(node)) || !AnyHomedTable()) {
 		Run(&utility);
 	} else if (writes) {
@@ -120,6 +127,7 @@ void RegisterUtility()
 	next_utility = ProcessUtility_hook;
 	ProcessUtility_hook = ExecuteUtility;
 	RegisterDdl();
+	RegisterSetConstraints();
 }
 
 }  // namespace homing::write
