@@ -19,6 +19,12 @@ HomeMap::HomeMap(Epoch epoch, RegionId here, std::vector<Region> regions,
 			if (!keyspace.handovers[home].accepted && owners[home] == here_)
 				awaited_.insert(keyspace.id);
 		}
+		std::vector<bool> unmoved;
+		for (std::size_t home = 0; home < owners.size(); ++home)
+			unmoved.push_back(keyspace.recorded_owners[home] == here_ && owners[home] == here_ &&
+			                  (keyspace.handovers.empty() || keyspace.handovers[home].version == 0));
+		if (!keyspace.has_assignments)
+			unmoved_here_.emplace(keyspace.id, std::move(unmoved));
 		owners_.emplace(keyspace.id, std::move(owners));
 		keyspaces_.emplace(keyspace.id, std::move(keyspace));
 	}
@@ -53,6 +59,12 @@ const Keyspace *HomeMap::FindKeyspace(KeyspaceId id) const
 {
 	auto found = keyspaces_.find(id);
 	return found != keyspaces_.end() ? &found->second : nullptr;
+}
+
+const std::vector<bool> *HomeMap::UnmovedHere(KeyspaceId keyspace) const
+{
+	auto found = unmoved_here_.find(keyspace);
+	return found != unmoved_here_.end() ? &found->second : nullptr;
 }
 
 std::optional<RegionId> HomeMap::Owner(KeyspaceId keyspace, HomeId home) const

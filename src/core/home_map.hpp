@@ -56,6 +56,10 @@ public:
 	const Region *FindRegion(const std::string &name) const;  // the newest incarnation of that name
 	const Keyspace *FindKeyspace(KeyspaceId id) const;
 
+	// By HomeId, the homes that this region owns and that never changed hands; nullptr: the keyspace is unknown, or
+	// its keys can be assigned to other homes than their hash says.
+	const std::vector<bool> *UnmovedHere(KeyspaceId keyspace) const;
+
 	// The region that owns the home now. Nothing when the keyspace or home is unknown, or when every
 	// heir of a lost owner is lost too. O(1): resolved when the map is built.
 	std::optional<RegionId> Owner(KeyspaceId keyspace, HomeId home) const;
@@ -81,6 +85,7 @@ private:
 	std::vector<Region> regions_;
 	std::unordered_map<KeyspaceId, Keyspace> keyspaces_;
 	std::unordered_map<KeyspaceId, std::vector<std::optional<RegionId>>> owners_;
+	std::unordered_map<KeyspaceId, std::vector<bool>> unmoved_here_;
 	std::unordered_set<KeyspaceId> awaited_;  // keyspaces with homes on their way to here
 };
 

@@ -322,6 +322,7 @@ std::unique_ptr<Catalog> Build(const RawCatalog &raw)
 			continue;  // the table was dropped with local_ddl
 		table.key_type = PgCall([&] { return getBaseType(column_type); });
 		table.closing = DatumGetBool(row.values[4]);
+		table.unmoved_here = catalog->map.UnmovedHere(table.keyspace);
 		for (int j = 0; j < raw.activation.count; ++j) {
 			if (DatumGetInt64(raw.activation.rows[j].values[0]) == DatumGetInt64(row.values[0]))
 				table.active = !table.closing;

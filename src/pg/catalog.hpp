@@ -26,6 +26,7 @@ struct HomedTable {
 	Oid key_type = InvalidOid;  // base type when the column is of a domain
 	bool active = false;        // false: closing, or home_table has not reached every region yet
 	bool closing = false;       // unhome_table is at work
+	const std::vector<bool> *unmoved_here = nullptr;  // of the keyspace: HomeMap::UnmovedHere
 };
 
 struct Catalog {

@@ -377,7 +377,7 @@ private:
 	Decision decision_{};
 };
 
-// The common case by the shortest way: one key, its home here, in a keyspace in which nothing has moved yet.
+// The common case by the shortest way: one key, its home here and never elsewhere.
 // False: look properly.
 bool ServesOneKey(const WrittenKeys &keys, Decision *decision)
 {
@@ -392,21 +392,19 @@ bool ServesOneKey(const WrittenKeys &keys, Decision *decision)
 	auto table = catalog->tables.find(target.homed);
 	if (table == catalog->tables.end() || !table->second.active)
 		return false;
-	const core::KeyspaceId id = table->second.keyspace;
-	const core::Keyspace *keyspace = catalog->map.FindKeyspace(id);
-	if (keyspace == nullptr || keyspace->has_assignments || !keyspace->handovers.empty())
+	const std::vector<bool> *here = table->second.unmoved_here;
+	if (here == nullptr)
 		return false;
 	const core::HomeId home =
 		core::HomeOfHash(core::HashKey(target.keys[0].data, target.keys[0].size),
-	                     static_cast<std::int32_t>(keyspace->recorded_owners.size()));
-	const core::RegionId here = catalog->map.here();
-	if (catalog->map.Owner(id, home) != here)
+	                     static_cast<std::int32_t>(here->size()));
+	if (!(*here)[static_cast<std::size_t>(home.value)])
 		return false;
-	pg::PgCall([&] { pg::LockHomeForWrite(id, home); });
+	pg::PgCall([&] { pg::LockHomeForWrite(table->second.keyspace, home); });
 	if (!(pg::CurrentVersion() == seen))
 		return false;
 	decision->serve = true;
-	decision->region = here;
+	decision->region = catalog->map.here();
 	decision->seen = seen;
 	return true;
 }

@@ -91,6 +91,22 @@ TEST(HomeMap, AJoiningRegionIsNoHeir)
 	EXPECT_EQ(OwnerOf(map, 0), 3);
 }
 
+TEST(HomeMap, KnowsTheHomesThatNeverMoved)
+{
+	// Of the first two one was handed over to us, the third is ours since its owner was lost.
+	Keyspace keyspace{kSpace, Ids({1, 1, 3, 2}), false, std::vector<Handover>(4)};
+	keyspace.handovers[1] = {5, RegionId(2), RegionId(1), true};
+	const std::vector<Region> regions{Active(1, "us"), Active(2, "eu"), Lost(3, "ap", {1}, {1, 2})};
+	const HomeMap map(Epoch(2), RegionId(1), regions, {keyspace});
+	ASSERT_NE(map.UnmovedHere(kSpace), nullptr);
+	EXPECT_EQ(*map.UnmovedHere(kSpace), (std::vector<bool>{true, false, false, false}));
+	EXPECT_EQ(map.UnmovedHere(KeyspaceId(9)), nullptr);
+
+	keyspace.has_assignments = true;
+	EXPECT_EQ(HomeMap(Epoch(2), RegionId(1), regions, {keyspace}).UnmovedHere(kSpace), nullptr)
+		<< "a key may be assigned to any home";
+}
+
 TEST(HomeMap, KnowsWhetherHereIsLost)
 {
 	EXPECT_FALSE(MapOf({Active(1, "us"), Active(2, "eu")}, {1}).HereIsLost());
