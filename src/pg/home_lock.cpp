@@ -14,14 +14,33 @@ namespace homing::pg {
 namespace {
 
 // pg_advisory_lock uses classes 1 and 2 of the fourth field.
-constexpr uint16 kHomeClass = 200;
+constexpr uint16 kKeyspaceClass = 200;
 constexpr uint16 kChangeClass = 201;
 constexpr uint32 kWholeKeyspace = 0xffffffff;
 
-bool Lock(core::KeyspaceId keyspace, uint32 home, LOCKMODE mode, bool wait = true)
+// Numbers that no relation of a server has: given-out ones begin above, and PostgreSQL keeps 8000 to 9999 for patches
+// under development, out of every release (access/transam.h).
+constexpr uint32 kFirstHomeNumber = 9000, kHomeNumbers = 1000;
+
+LOCKTAG TagOf(core::KeyspaceId keyspace, uint32 home)
 {
 	LOCKTAG tag;
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, static_cast<uint32>(keyspace.value), home, kHomeClass);
+	const auto id = static_cast<uint32>(keyspace.value);
+	if (home == kWholeKeyspace)
+		SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, id, home, kKeyspaceClass);
+	else
+		SET_LOCKTAG_RELATION(tag, MyDatabaseId, kFirstHomeNumber + (id * 131 + home) % kHomeNumbers);
+	return tag;
+}
+
+LOCKMODE ModeForWrite(uint32 home)
+{
+	return home == kWholeKeyspace ? ShareLock : RowExclusiveLock;
+}
+
+bool Lock(core::KeyspaceId keyspace, uint32 home, LOCKMODE mode, bool wait = true)
+{
+	const LOCKTAG tag = TagOf(keyspace, home);
 	return LockAcquire(&tag, mode, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
 }
 
@@ -38,7 +57,7 @@ struct Wait {
 void AwaitLock(void *argument)
 {
 	const auto *wait = static_cast<const Wait *>(argument);
-	(void) Lock(wait->keyspace, wait->home, ShareLock);
+	(void) Lock(wait->keyspace, wait->home, ModeForWrite(wait->home));
 }
 
 // A writer has locked its table before it comes here. A change of the table in every region holds the homes while it
@@ -47,7 +66,7 @@ void AwaitLock(void *argument)
 void LockForWrite(core::KeyspaceId keyspace, uint32 home)
 {
 	constexpr int kLookEvery = 200;  // ms
-	if (Lock(keyspace, home, ShareLock, false))
+	if (Lock(keyspace, home, ModeForWrite(home), false))
 		return;
 	static TimeoutId timer = MAX_TIMEOUTS;
 	if (timer == MAX_TIMEOUTS)
@@ -87,15 +106,12 @@ bool TryLockHomeForMove(core::KeyspaceId keyspace, core::HomeId home)
 
 bool HoldsLockForWrite(core::KeyspaceId keyspace, int homes)
 {
-	LOCKTAG tag;
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, static_cast<uint32>(keyspace.value), kWholeKeyspace,
-	                     kHomeClass);
-	if (LockHeldByMe(&tag, ShareLock))
+	LOCKTAG tag = TagOf(keyspace, kWholeKeyspace);
+	if (LockHeldByMe(&tag, ModeForWrite(kWholeKeyspace)))
 		return true;
 	for (int home = 0; home < homes; ++home) {
-		SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, static_cast<uint32>(keyspace.value),
-		                     static_cast<uint32>(home), kHomeClass);
-		if (LockHeldByMe(&tag, ShareLock))
+		tag = TagOf(keyspace, static_cast<uint32>(home));
+		if (LockHeldByMe(&tag, ModeForWrite(static_cast<uint32>(home))))
 			return true;
 	}
 	return false;

@@ -1,8 +1,13 @@
-// Locks on homes, in a class of lock tags that SQL's advisory-lock functions cannot reach.
+// Locks on homes, with tags that SQL cannot reach.
 //
-// A writer holds its home in ShareLock to the end of its transaction, across PREPARE too. A move takes
+// A writer holds its home in RowExclusiveLock to the end of its transaction, across PREPARE too. A move takes
 // ExclusiveLock, so that every write of the old owner is in WAL before the baton. A writer of many homes
-// holds the keyspace instead, which a move holds in RowExclusiveLock: moves do not wait for each other.
+// holds the keyspace instead, in ShareLock, which a move holds in RowExclusiveLock: moves do not wait for each other.
+//
+// A home is locked as if it were a relation, under a number that no relation has, because weak locks of relations
+// are the only ones that a backend keeps to itself until somebody wants a strong one: any other would go through the
+// server's shared lock table with each write. Two homes may share a number; then a move of one waits for the
+// writers of the other as well, and that is all.
 //
 // Do not remember "held" in the backend: ROLLBACK TO SAVEPOINT gives the lock back. All are plain server
 // calls.

@@ -239,7 +239,7 @@ $writer->pump until $out =~ /wrote/;
 my ($mover_out, $mover_err) = ('', '');
 my $mover = IPC::Run::start([ 'psql', '-X', '-c', q{SELECT homing.hand_over('accounts', 'us', 'eu')}, '-d', $cluster->conninfo('eu') ],
 	'>', \$mover_out, '2>', \$mover_err, IPC::Run::timeout(120));
-$cluster->poll('us', q{SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'});
+$cluster->poll('us', q{SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND mode = 'ExclusiveLock'});
 $cluster->kill('us');
 $mover->finish;
 $writer->finish;
