@@ -89,7 +89,7 @@ SELECT homing.home_table('good', 'no_column');
 SELECT homing.home_table('good', 'ctid');
 SELECT homing.home_table('no_table', 'id');
 SELECT homing.home_table('good', NULL);
-SELECT homing.home_table('good', 'id', placement => 'first_write');
+SELECT homing.home_table('good', 'id', placement => 'first_write', region => 'us');
 SELECT homing.home_table('good', 'id', placement => 'nowhere');
 SELECT homing.home_table('good', 'id', placement => 'region');
 SELECT homing.home_table('good', 'id', placement => 'region', region => 'nowhere');

@@ -10,6 +10,7 @@ HomeMap::HomeMap(Epoch epoch, RegionId here, std::vector<Region> regions,
 	: epoch_(epoch), here_(here), regions_(std::move(regions))
 {
 	for (Keyspace &keyspace : keyspaces) {
+		keyspace.has_assignments = keyspace.has_assignments || keyspace.first_write;
 		std::vector<std::optional<RegionId>> owners;
 		owners.reserve(keyspace.recorded_owners.size());
 		for (std::size_t home = 0; home < keyspace.recorded_owners.size(); ++home)

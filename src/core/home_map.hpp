@@ -39,6 +39,7 @@ struct Keyspace {
 	std::vector<RegionId> recorded_owners;  // one per home, by HomeId: the last one that was given it
 	bool has_assignments = false;           // false: no explicit key → home row exists
 	std::vector<Handover> handovers;  // one per home, by HomeId; empty: no home ever changed hands
+	bool first_write = false;  // a key is assigned to the region that first writes it (core/claim)
 };
 
 class HomeMap {

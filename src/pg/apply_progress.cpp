@@ -23,10 +23,17 @@ namespace homing::pg {
 
 namespace {
 
+// How far a subscription's worker was, with all of it visible, when it last began to wait for another stream.
+struct Waiting {
+	pg_atomic_uint32 subscription;  // 0: free
+	pg_atomic_uint64 position;
+};
+
 // Of all databases of the server: who waits looks again.
 struct Progress {
 	pg_atomic_uint64 applied;  // transactions
 	ConditionVariable moved;
+	Waiting waiting[128];
 };
 
 Progress *progress = nullptr;
@@ -51,6 +58,10 @@ void StartShmem()
 	if (!found) {
 		pg_atomic_init_u64(&progress->applied, 0);
 		ConditionVariableInit(&progress->moved);
+		for (Waiting &waiting : progress->waiting) {
+			pg_atomic_init_u32(&waiting.subscription, 0);
+			pg_atomic_init_u64(&waiting.position, 0);
+		}
 	}
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -61,6 +72,23 @@ void OnTransactionEnd(XactEvent event, void *)
 		return;
 	pg_atomic_fetch_add_u64(&progress->applied, 1);
 	ConditionVariableBroadcast(&progress->moved);
+}
+
+// The place of a subscription; with `make` it gets one if there is still room. nullptr: it has none.
+Waiting *PlaceOf(Oid subscription, bool make)
+{
+	for (Waiting &waiting : progress->waiting) {
+		uint32 holder = pg_atomic_read_u32(&waiting.subscription);
+		if (holder == subscription)
+			return &waiting;
+		if (holder != 0)
+			continue;
+		if (!make)
+			return nullptr;
+		if (pg_atomic_compare_exchange_u32(&waiting.subscription, &holder, subscription))
+			return &waiting;
+	}
+	return nullptr;
 }
 
 // The transaction in which the subscription's apply worker is; invalid: it is in none that has written.
@@ -97,10 +125,31 @@ bool IsApplied(Oid subscription, XLogRecPtr position)
 	char name[NAMEDATALEN];
 	pg_snprintf(name, sizeof(name), "pg_%u", subscription);
 	const RepOriginId origin = replorigin_by_name(name, true);
-	if (origin == InvalidRepOriginId || replorigin_get_progress(origin, false) < position)
+	if (origin == InvalidRepOriginId)
 		return false;
+	// A worker applies one transaction after the other, and moves its progress before the transaction is visible.
+	// So of two that it has passed, the first one is.
+	const XLogRecPtr applied = replorigin_get_progress(origin, false);
+	if (applied != position)
+		return applied > position;
 	const TransactionId xid = ApplyTransaction(subscription);
-	return !TransactionIdIsValid(xid) || !TransactionIdIsInProgress(xid);
+	if (!TransactionIdIsValid(xid) || !TransactionIdIsInProgress(xid))
+		return true;
+	// It is in the next one, and waits for a stream that may be the one that asks: it has told that it does.
+	Waiting *waiting = PlaceOf(subscription, false);
+	return waiting != nullptr && pg_atomic_read_u64(&waiting->position) >= position;
+}
+
+void TellWaiting()
+{
+	if (MyLogicalRepWorker == nullptr || replorigin_session_origin == InvalidRepOriginId ||
+	    replorigin_session_origin == DoNotReplicateId)
+		return;
+	Waiting *waiting = PlaceOf(MyLogicalRepWorker->subid, true);
+	if (waiting == nullptr)
+		return;
+	pg_atomic_write_u64(&waiting->position, replorigin_session_get_progress(false));
+	ConditionVariableBroadcast(&progress->moved);
 }
 
 uint64 AppliedCount()

@@ -22,6 +22,11 @@ Oid SubscriptionOfThisDatabase(const char *name);
 // snapshot taken from now on. A plain server call.
 bool IsApplied(Oid subscription, XLogRecPtr position);
 
+// For an apply worker that is about to wait for other streams in the middle of a transaction: all that it
+// applied before is visible, although it is in a transaction. Two that wait for each other's last one would
+// wait for ever.
+void TellWaiting();
+
 // Waits until a transaction of some stream has been applied here, or the time is over. `since` is what
 // AppliedCount returned before the look that showed that there is something to wait for. Honours interrupts.
 // A plain server call.

@@ -57,6 +57,8 @@ shmem_startup_hook_type next_shmem_startup = nullptr;
 bool catalog_changed = false;
 bool table_dropped = false;  // a homed table: the server announces it
 bool assignments_changed = false;
+bool keys_claimed = false;  // assignments of keys that had none: see PRE_PREPARE
+bool claiming = false;      // what is being inserted is that
 
 // The cache, and whether it may be used.
 std::unique_ptr<Catalog> cached;  // empty while valid: no region here
@@ -94,9 +96,9 @@ void OnTransactionEnd(XactEvent event, void *)
 		// The commit is visible, the locks are still held: see the head of catalog.hpp.
 		if (catalog_changed)
 			pg_atomic_fetch_add_u64(&shared->catalog, 1);
-		if (assignments_changed)
+		if (assignments_changed || keys_claimed)
 			pg_atomic_fetch_add_u64(&shared->assignments, 1);
-		if (catalog_changed || assignments_changed)
+		if (catalog_changed || assignments_changed || keys_claimed)
 			ConditionVariableBroadcast(&shared->changed);
 		break;
 	case XACT_EVENT_ABORT:
@@ -105,6 +107,8 @@ void OnTransactionEnd(XactEvent event, void *)
 			cache_valid = false;
 		break;
 	case XACT_EVENT_PRE_PREPARE:
+		// Whoever commits a prepared transaction does not announce what it changed. Claims may go without: who
+		// has taken a key for unclaimed meets the claim itself (write/claims).
 		if (catalog_changed || assignments_changed)
 			ereport(ERROR,
 			        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -114,7 +118,7 @@ void OnTransactionEnd(XactEvent event, void *)
 	default:
 		return;
 	}
-	catalog_changed = assignments_changed = table_dropped = false;
+	catalog_changed = assignments_changed = keys_claimed = table_dropped = false;
 }
 
 void OnSubTransactionEnd(SubXactEvent event, SubTransactionId, SubTransactionId, void *)
@@ -153,8 +157,7 @@ struct RawTable {
 struct RawCatalog {
 	bool present = false;
 	RawTable local_region, cluster_map, member, keyspace, homed_table, activation, ownership;
-	Oid assignment = InvalidOid;
-	bool any_assignment = false;
+	bool *has_assignments = nullptr;  // by row of `keyspace`
 };
 
 // Reads the named columns of a whole (small) table.
@@ -194,12 +197,16 @@ void ReadTable(const char *name, std::initializer_list<const char *> columns, Sn
 	table_close(relation, AccessShareLock);
 }
 
-bool AnyRow(Oid relid, Snapshot snapshot)
+// Whether any key of the keyspace is assigned.
+bool HasAssignments(int32 keyspace, Snapshot snapshot)
 {
-	Relation relation = table_open(relid, AccessShareLock);
-	TableScanDesc scan = table_beginscan(relation, snapshot, 0, nullptr);
-	const bool any = heap_getnext(scan, ForwardScanDirection) != nullptr;
-	table_endscan(scan);
+	Relation relation = table_open(HomingRelation("assignment"), AccessShareLock);
+	ScanKeyData key;
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(keyspace));
+	SysScanDesc scan =
+		systable_beginscan(relation, HomingRelation("assignment_pkey"), true, snapshot, 1, &key);
+	const bool any = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
 	table_close(relation, AccessShareLock);
 	return any;
 }
@@ -217,15 +224,18 @@ void ReadRaw(RawCatalog *raw)
 		ReadTable("cluster_map", {"epoch"}, snapshot, &raw->cluster_map);
 		ReadTable("member", {"region_id", "name", "status", "heirs", "spread"}, snapshot,
 		          &raw->member);
-		ReadTable("keyspace", {"keyspace_id", "recorded_owners"}, snapshot, &raw->keyspace);
+		ReadTable("keyspace", {"keyspace_id", "recorded_owners", "placement"}, snapshot,
+		          &raw->keyspace);
 		ReadTable("homed_table", {"table_id", "relid", "keyspace_id", "key_attnum", "closing"},
 		          snapshot, &raw->homed_table);
 		ReadTable("activation", {"table_id"}, snapshot, &raw->activation);
 		ReadTable("ownership",
 		          {"keyspace_id", "home", "version", "from_region", "to_region", "kind"}, snapshot,
 		          &raw->ownership);
-		raw->assignment = HomingRelation("assignment");
-		raw->any_assignment = AnyRow(raw->assignment, snapshot);
+		raw->has_assignments = static_cast<bool *>(palloc0(raw->keyspace.count + 1));
+		for (int i = 0; i < raw->keyspace.count; ++i)
+			raw->has_assignments[i] =
+				HasAssignments(DatumGetInt32(raw->keyspace.rows[i].values[0]), snapshot);
 	}
 	UnregisterSnapshot(snapshot);
 }
@@ -295,7 +305,8 @@ std::unique_ptr<Catalog> Build(const RawCatalog &raw)
 	for (int i = 0; i < raw.keyspace.count; ++i) {
 		const RawRow &row = raw.keyspace.rows[i];
 		keyspaces.push_back({core::KeyspaceId(DatumGetInt32(row.values[0])), Regions(row.values[1]),
-		                     raw.any_assignment});
+		                     raw.has_assignments[i]});
+		keyspaces.back().first_write = Text(row.values[2]) == "first_write";
 	}
 	ApplyOwnership(raw.ownership, &keyspaces);
 	const auto &here = raw.local_region.rows[0];
@@ -456,6 +467,13 @@ bool AwaitChange(CatalogVersion seen, long timeout)
 	return changed || !(CurrentVersion() == seen);
 }
 
+bool SetClaiming(bool now)
+{
+	const bool before = claiming;
+	claiming = now;
+	return before;
+}
+
 uint64 AssignmentGeneration()
 {
 	return pg_atomic_read_u64(&shared->assignments);
@@ -513,6 +531,11 @@ PGDLLEXPORT Datum homing_changed(PG_FUNCTION_ARGS)
 // stream of assignments does not make every session read the tables anew.
 PGDLLEXPORT Datum homing_assignment_changed(PG_FUNCTION_ARGS)
 {
+	if (claiming) {
+		// The keyspace is known to have assignments from its start.
+		keys_claimed = true;
+		return PointerGetDatum(nullptr);
+	}
 	assignments_changed = true;
 	if (!cache_valid || cached == nullptr) {
 		catalog_changed = true;

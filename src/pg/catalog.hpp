@@ -71,6 +71,10 @@ CatalogVersion CurrentVersion();
 // call, interruptible.
 bool AwaitChange(CatalogVersion seen, long timeout);
 
+// While it is set, what is inserted into homing.assignment are claims of keys that had no assignment: the
+// transaction may be prepared. Returns what was set before.
+bool SetClaiming(bool now);
+
 // Rises with every committed change of an assignment.
 uint64 AssignmentGeneration();
 

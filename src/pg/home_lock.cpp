@@ -16,6 +16,11 @@ namespace {
 // pg_advisory_lock uses classes 1 and 2 of the fourth field.
 constexpr uint16 kKeyspaceClass = 200;
 constexpr uint16 kChangeClass = 201;
+// Claims. Who claims takes RowExclusiveLock, who keeps open ShareLock; each goes with its like.
+constexpr uint16 kClaimClass = 202;  // a key, by its hash: single claims against single keepers
+constexpr uint16 kAnyClaimClass =
+	203;  // 0: any claim against keepers of all keys; 1: claims of many keys
+		  // against single keepers
 constexpr uint32 kWholeKeyspace = 0xffffffff;
 
 // Numbers that no relation of a server has: given-out ones begin above, and PostgreSQL keeps 8000 to 9999 for patches
@@ -115,6 +120,42 @@ bool HoldsLockForWrite(core::KeyspaceId keyspace, int homes)
 			return true;
 	}
 	return false;
+}
+
+namespace {
+
+void LockClaims(core::KeyspaceId keyspace, uint16 lock_class, uint32 what, LOCKMODE mode)
+{
+	LOCKTAG tag;
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, static_cast<uint32>(keyspace.value), what, lock_class);
+	(void) LockAcquire(&tag, mode, false, false);
+}
+
+constexpr uint32 kAnyKey = 0, kManyKeys = 1;
+
+}  // namespace
+
+void LockKeyForClaim(core::KeyspaceId keyspace, uint64 key_hash)
+{
+	LockClaims(keyspace, kAnyClaimClass, kAnyKey, RowExclusiveLock);
+	LockClaims(keyspace, kClaimClass, static_cast<uint32>(key_hash), RowExclusiveLock);
+}
+
+void LockKeysForClaim(core::KeyspaceId keyspace)
+{
+	LockClaims(keyspace, kAnyClaimClass, kAnyKey, RowExclusiveLock);
+	LockClaims(keyspace, kAnyClaimClass, kManyKeys, RowExclusiveLock);
+}
+
+void KeepKeyOpen(core::KeyspaceId keyspace, uint64 key_hash)
+{
+	LockClaims(keyspace, kAnyClaimClass, kManyKeys, ShareLock);
+	LockClaims(keyspace, kClaimClass, static_cast<uint32>(key_hash), ShareLock);
+}
+
+void KeepKeysOpen(core::KeyspaceId keyspace)
+{
+	LockClaims(keyspace, kAnyClaimClass, kAnyKey, ShareLock);
 }
 
 void LockChange()

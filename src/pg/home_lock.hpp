@@ -28,6 +28,15 @@ void LockHomeForMove(core::KeyspaceId keyspace, core::HomeId home);
 // The same without waiting. False: somebody writes the home, or the whole keyspace.
 bool TryLockHomeForMove(core::KeyspaceId keyspace, core::HomeId home);
 
+// --- claims of keys (core/claim): who claims and who keeps keys open exclude each other --------------
+
+// For a claim of one key, or of many.
+void LockKeyForClaim(core::KeyspaceId keyspace, uint64 key_hash);
+void LockKeysForClaim(core::KeyspaceId keyspace);
+// For a write of unclaimed keys that claims nothing: one key, or any.
+void KeepKeyOpen(core::KeyspaceId keyspace, uint64 key_hash);
+void KeepKeysOpen(core::KeyspaceId keyspace);
+
 // Whether this transaction has taken a lock for a write in the keyspace.
 bool HoldsLockForWrite(core::KeyspaceId keyspace, int homes);
 

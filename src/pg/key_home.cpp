@@ -8,8 +8,10 @@
 
 extern "C" {
 #include "access/genam.h"
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -82,7 +84,18 @@ void InitKeyScan(ScanKeyData *keys, core::KeyspaceId keyspace, bytea *key)
 struct Assigned {
 	int32 home;  // -1: the key is not assigned
 	int64 moved;
+	bool any;  // false: nobody has claimed it either
 };
+
+// The first assignment of a key, to another region, by our own transaction: until the commit it is as it was.
+bool IsOwnClaim(TupleTableSlot *slot, bool moved, int64 version)
+{
+	bool isnull;
+	if (!moved || version != 1)
+		return false;
+	const Datum xmin = slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull);
+	return TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin));
+}
 
 // The newest assignment of a key. Versions ascend in the index.
 Assigned NewestAssignment(core::KeyspaceId keyspace, const uint8 *key, Size size)
@@ -91,13 +104,16 @@ Assigned NewestAssignment(core::KeyspaceId keyspace, const uint8 *key, Size size
 	ScanKeyData keys[2];
 	InitKeyScan(keys, keyspace, bytes);
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	Assigned assigned{-1, 0};
+	Assigned assigned{-1, 0, false};
 	Scan(&assignment, keys, 2, snapshot, [&](TupleTableSlot *slot) {
-		bool isnull;
+		bool isnull, stays;
+		const int64 version = DatumGetInt64(slot_getattr(slot, 3, &isnull));
+		(void) slot_getattr(slot, 5, &stays);
+		assigned.any = true;
+		if (IsOwnClaim(slot, !stays, version))
+			return false;
 		assigned.home = DatumGetInt32(slot_getattr(slot, 4, &isnull));
-		(void) slot_getattr(slot, 5, &isnull);
-		if (!isnull)
-			assigned.moved = DatumGetInt64(slot_getattr(slot, 3, &isnull));
+		assigned.moved = stays ? 0 : version;
 		return false;
 	});
 	UnregisterSnapshot(snapshot);
@@ -177,7 +193,7 @@ KeyHome FindKeyHome(const core::Keyspace &keyspace, const uint8 *key, Size size)
 		const CatalogVersion seen = CurrentVersion();
 		const Assigned assigned = PgCall([&] { return NewestAssignment(id, key, size); });
 		if (assigned.home < 0)
-			return {by_hash};
+			return {by_hash, 0, assigned.any};
 		KeyHome found{core::HomeId(assigned.home), assigned.moved, true};
 		if (found.moved == 0 || PgCall([&] { return KeyIsAcceptedNow(id, key, size, found.moved); }))
 			return found;
@@ -204,14 +220,18 @@ KeyHome FindKeyHome(const core::Keyspace &keyspace, const uint8 *key, Size size)
 	}
 }
 
+remote::Error ClusterChanged()
+{
+	remote::Error error("40001", "the cluster changed while the statement was running");
+	error.hint = "Try again.";
+	return error;
+}
+
 core::HomeId HomeOfKey(const core::Keyspace &keyspace, const uint8 *key, Size size)
 {
 	const KeyHome found = FindKeyHome(keyspace, key, size);
-	if (!found.arrived) {
-		remote::Error error("40001", "the cluster changed while the statement was running");
-		error.hint = "Try again.";
-		throw error;
-	}
+	if (!found.arrived)
+		throw ClusterChanged();
 	return found.home;
 }
 

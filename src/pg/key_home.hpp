@@ -17,15 +17,17 @@ struct KeyHome {
 	core::HomeId home;
 	int64 moved =
 		0;  // version of the assignment that brought the key from another region; 0: none did
-	bool arrived = true;  // false: the key is on its way, and the catalog has changed: look again
+	bool assigned = false;  // false: its hash says where it lives
+	bool arrived = true;    // false: the key is on its way, and the catalog has changed: look again
 };
 
-// The home of a key: its newest assignment, else its hash. Reads with a fresh snapshot; never reads the
+// The home of a key: its newest assignment, else its hash. A claim of our own transaction counts from its commit on. Reads with a fresh snapshot; never reads the
 // catalog anew. A key that is on its way to this region is waited for; 40001 after homing.handover_timeout.
 // Requires: the keyspace is in the catalog. Throws ServerError and remote::Error.
 KeyHome FindKeyHome(const core::Keyspace &keyspace, const uint8 *key, Size size);
 // For those who do not look again: 40001 when they would have to.
 core::HomeId HomeOfKey(const core::Keyspace &keyspace, const uint8 *key, Size size);
+remote::Error ClusterChanged();
 
 // Whether the snapshot contains what earlier owners wrote to the home, or key, that this region serves now.
 // Throw ServerError.

@@ -72,6 +72,7 @@ struct Place {
 	int32 home;
 	int16 owner;
 	bool fenced;
+	bool open;  // a first-write keyspace, and nobody has claimed the key
 };
 
 Place PlaceOf(int32 keyspace_id, const pg::KeyBytes &key)
@@ -80,9 +81,12 @@ Place PlaceOf(int32 keyspace_id, const pg::KeyBytes &key)
 	const core::Keyspace *keyspace = catalog.map.FindKeyspace(core::KeyspaceId(keyspace_id));
 	if (keyspace == nullptr)
 		throw remote::Error("40001", "the keyspace of the key does not exist here");
-	const core::HomeId home = pg::HomeOfKey(*keyspace, key.data, key.size);
-	const std::optional<core::RegionId> owner = catalog.map.Owner(keyspace->id, home);
-	return {home.value, owner ? owner->value : static_cast<int16>(0), !catalog.fenced.empty()};
+	const pg::KeyHome home = pg::FindKeyHome(*keyspace, key.data, key.size);
+	if (!home.arrived)
+		throw pg::ClusterChanged();
+	const std::optional<core::RegionId> owner = catalog.map.Owner(keyspace->id, home.home);
+	return {home.home.value, owner ? owner->value : static_cast<int16>(0), !catalog.fenced.empty(),
+	        keyspace->first_write && !home.assigned};
 }
 
 const char *RegionNameOf(int16 region)
@@ -104,15 +108,16 @@ int32 HomeAt(int32 keyspace, int16 region, const pg::KeyBytes &key)
 
 // --- assigning a key, at its owner -------------------------------------------------------------------
 
-void InsertAssignment(int32 keyspace, Datum key, int32 home, int16 here)
+void InsertAssignment(int32 keyspace, Datum key, int32 home, int16 here, bool moves)
 {
 	Oid types[] = {INT4OID, BYTEAOID, INT4OID, INT2OID};
 	Datum values[] = {Int32GetDatum(keyspace), key, Int32GetDatum(home), Int16GetDatum(here)};
+	const char nulls[] = {' ', ' ', ' ', moves ? ' ' : 'n'};
 	if (SPI_execute_with_args(
 			"INSERT INTO homing.assignment (keyspace_id, key, version, home, from_region) SELECT $1, $2, "
 			"coalesce(max(version), 0) + 1, $3, $4 FROM homing.assignment WHERE keyspace_id = $1 "
 			"AND key = $2",
-			4, types, values, nullptr, false, 0) != SPI_OK_INSERT)
+			4, types, values, nulls, false, 0) != SPI_OK_INSERT)
 		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not write the assignment")));
 }
 
@@ -290,17 +295,19 @@ PGDLLEXPORT Datum homing_assign(PG_FUNCTION_ARGS)
 		if (place.home == locked)
 			break;
 	}
-	const int32 home = pg::PgEntry([&] { return HomeAt(keyspace, region, key); });
+	const int16 here = pg::PgEntry([&] { return RequireRegion().map.here().value; });
+	// A key that is here stays in its home; nobody else can claim it any more.
+	const int32 home =
+		here == region ? place.home : pg::PgEntry([&] { return HomeAt(keyspace, region, key); });
 	if (home < 0)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		                errmsg("the region owns no home of this keyspace"),
 		                errdetail("A key is assigned to a home, and goes where that home is."),
 		                errhint("homing.homes shows who owns the homes.")));
-	const int16 here = pg::PgEntry([&] { return RequireRegion().map.here().value; });
-	if (here == region)
+	if (here == region && !place.open)
 		PG_RETURN_BOOL(false);
 	SPI_connect();
-	InsertAssignment(keyspace, PointerGetDatum(bytes), home, here);
+	InsertAssignment(keyspace, PointerGetDatum(bytes), home, here, here != region);
 	SPI_finish();
 	PG_RETURN_BOOL(true);
 }

@@ -113,6 +113,7 @@ long BarrierSlice()
 void AwaitOrigin(int16 origin, XLogRecPtr position)
 {
 	const TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BarrierSlice());
+	pg::TellWaiting();
 	for (;;) {
 		const uint64 applied = pg::AppliedCount();
 		const OriginStream stream = StreamOf(origin);

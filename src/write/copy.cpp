@@ -10,6 +10,7 @@
 #include "pg/key_home.hpp"
 #include "pg/settings.hpp"
 #include "write/binary_rows.hpp"
+#include "write/claims.hpp"
 #include "write/copy_rows.hpp"
 #include "write/copy_statement.hpp"
 #include "write/copy_streams.hpp"
@@ -92,15 +93,26 @@ core::RegionId RegionOfRow(RoutedCopy *copy)
 	return pg::PgEntry([&] {
 		if (!pg::CatalogIsCurrent())
 			LoadOwners(copy);
-		const core::HomeId home =
-			pg::HomeOfKey(copy->owners->keyspace, copy->rows.key.data, copy->rows.key.size);
-		const std::optional<core::RegionId> region =
-			copy->owners->regions.at(static_cast<std::size_t>(home.value));
-		if (!region)
-			throw remote::Error("08001", "the home of the row is lost, and so are all its heirs");
-		if (*region != copy->owners->here && pg::settings.forwarded_from[0] != '\0')
-			throw remote::Error(kNotHomeState, "the home of the row is not in this region");
-		return *region;
+		for (;;) {
+			const pg::KeyHome home =
+				pg::FindKeyHome(copy->owners->keyspace, copy->rows.key.data, copy->rows.key.size);
+			if (!home.arrived) {
+				LoadOwners(copy);
+				continue;
+			}
+			const std::optional<core::RegionId> region =
+				copy->owners->regions.at(static_cast<std::size_t>(home.home.value));
+			if (!region)
+				throw remote::Error("08001",
+				                    "the home of the row is lost, and so are all its heirs");
+			if (*region != copy->owners->here && pg::settings.forwarded_from[0] != '\0')
+				throw remote::Error(kNotHomeState, "the home of the row is not in this region");
+			if (home.assigned || !copy->owners->keyspace.first_write ||
+			    *region != copy->owners->here ||
+			    SettleClaims(pg::CurrentCatalog()->map, copy->owners->keyspace.id,
+			                 {{copy->rows.key.data, copy->rows.key.size}}, true, true))
+				return *region;
+		}
 	});
 }
 
@@ -325,6 +337,8 @@ uint64 RouteCopy(RoutedCopy *copy, ParseState *pstate, const CopyStmt *statement
 	pg::PgEntry([&] {
 		copy->owners = new Owners;
 		LoadOwners(copy);
+		if (copy->owners->keyspace.first_write)
+			PrepareManyClaims();
 	});
 	Relation relation = copy->target.relation;
 	copy->rows.source =
@@ -358,7 +372,7 @@ bool ExecuteCopy(ParseState *pstate, const CopyStmt *statement, MemoryContext co
 	const bool numbered = HasNumberedRows(statement);
 	if (numbered && pg::settings.forwarded_from[0] == '\0')
 		return false;  // no option of core's, which says so
-	if (table.fenced || (table.all_here && !numbered)) {
+	if (table.fenced || (table.all_here && !table.first_write && !numbered)) {
 		ServeWholeTable(&table, "COPY into",
 		                "The homes of the rows are not known before they are read.", context);
 		return false;

@@ -25,6 +25,12 @@ bool OwnsAllHomes(const core::HomeMap &map, core::KeyspaceId id)
 	return true;
 }
 
+bool IsFirstWrite(const core::HomeMap &map, core::KeyspaceId id)
+{
+	const core::Keyspace *keyspace = map.FindKeyspace(id);
+	return keyspace != nullptr && keyspace->first_write;
+}
+
 bool IsOnlyRegion(const core::HomeMap &map)
 {
 	const auto &regions = map.regions();
@@ -57,6 +63,7 @@ bool FindHomed(Oid relid, HomedRelation *found)
 		          table->key_attnum,
 		          table->keyspace,
 		          OwnsAllHomes(catalog->map, table->keyspace),
+		          IsFirstWrite(catalog->map, table->keyspace),
 		          IsOnlyRegion(catalog->map),
 		          !catalog->fenced.empty(),
 		          table->active};

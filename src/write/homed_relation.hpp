@@ -17,6 +17,7 @@ struct HomedRelation {
 	AttrNumber key_attnum;  // in `homed`
 	core::KeyspaceId keyspace;
 	bool all_here;     // this region owns every home of the keyspace
+	bool first_write;  // its keys are claimed
 	bool only_region;  // no other region has the table
 	bool fenced;       // this region may not serve
 	bool ready;        // every region has it

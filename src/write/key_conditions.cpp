@@ -181,7 +181,7 @@ KeySource *MakeSource(void *expr, SourceKind kind)
 
 bool IsHomesCall(Node *node, const char *name)
 {
-	if (!IsA(node, FuncExpr) || list_length(reinterpret_cast<FuncExpr *>(node)->args) != 3)
+	if (!IsA(node, FuncExpr) || list_length(reinterpret_cast<FuncExpr *>(node)->args) < 3)
 		return false;
 	const Oid function = reinterpret_cast<FuncExpr *>(node)->funcid;
 	const char *schema = get_namespace_name(get_func_namespace(function));

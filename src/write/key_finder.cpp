@@ -355,6 +355,7 @@ void AnalyseTarget(Query *query, WriteAnalysis *analysis, ParamNumbers *numbers)
 		CheckKeyAfterTriggers(query, &key, target, homed->keyspace);
 	switch (query->commandType) {
 	case CMD_INSERT:
+		target->claiming = Claiming::kAll;
 		FindInserted(query, &key, target, numbers);
 		if (query->onConflict != nullptr && SetsKey(query->onConflict->onConflictSet, &key))
 			ereport(ERROR,
@@ -374,11 +375,14 @@ void AnalyseTarget(Query *query, WriteAnalysis *analysis, ParamNumbers *numbers)
 			target->unproved = "No condition gives the key of the rows.";
 		if (target->sources == NIL || IsKeys(target->sources))
 			target->sharing = Sharing::kOwned;
-		if (query->commandType == CMD_UPDATE)
+		if (query->commandType == CMD_UPDATE) {
+			target->claiming = Claiming::kOneKey;
 			FindNewKey(query, &key, target);
+		}
 		break;
 	}
 	default:
+		target->claiming = Claiming::kOneKey;
 		FindMerged(query, &key, target);
 		break;
 	}

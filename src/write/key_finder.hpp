@@ -6,6 +6,7 @@
 #pragma once
 
 #include "pg/catalog.hpp"
+#include "write/claims.hpp"
 
 extern "C" {
 #include "nodes/params.h"
@@ -43,6 +44,7 @@ struct WriteTarget {
 	List *sources;         // of KeySource *
 	const char *unproved;  // why the keys are not known before the rows are; nullptr: they are
 	Sharing sharing;
+	Claiming claiming;
 };
 
 struct WriteAnalysis {

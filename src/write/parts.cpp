@@ -87,6 +87,7 @@ extern "C" {
 
 PG_FUNCTION_INFO_V1(homing_owns);
 PG_FUNCTION_INFO_V1(homing_routed);
+PG_FUNCTION_INFO_V1(homing_routed_first);
 PG_FUNCTION_INFO_V1(homing_serves);
 
 namespace {
@@ -96,6 +97,7 @@ struct MeantHomes {
 	Datum source;
 	int32 count;
 	bool *meant;
+	bool claimed;  // the keys of the batch have been
 };
 
 MeantHomes *Meant(FunctionCallInfo fcinfo, int32 homes)
@@ -175,12 +177,17 @@ PGDLLEXPORT Datum homing_serves(PG_FUNCTION_ARGS)
 				catalog != nullptr ? catalog->map.FindKeyspace(id) : nullptr;
 			if (keyspace == nullptr)
 				return true;
-			const core::HomeId home = pg::HomeOfKey(*keyspace, key.data, key.size);
-			if (catalog->map.Owner(id, home) != catalog->map.here())
+			const pg::KeyHome home = pg::FindKeyHome(*keyspace, key.data, key.size);
+			if (!home.arrived)
+				continue;
+			if (catalog->map.Owner(id, home.home) != catalog->map.here())
 				return false;
-			pg::PgCall([&] { pg::LockHomeForWrite(id, home); });
+			pg::PgCall([&] { pg::LockHomeForWrite(id, home.home); });
 			AwaitArrivals(id);
-			if (pg::CurrentVersion() == seen)
+			if (!(pg::CurrentVersion() == seen))
+				continue;
+			if (home.assigned || !keyspace->first_write ||
+			    SettleClaims(catalog->map, id, {{key.data, key.size}}, true, false))
 				return true;
 		}
 	});
@@ -190,6 +197,66 @@ PGDLLEXPORT Datum homing_serves(PG_FUNCTION_ARGS)
 		         errmsg("a trigger changed the key of a row to one whose home is at another region"),
 		         errhint("Set the key in the statement.")));
 	PG_RETURN_BOOL(true);
+}
+
+namespace {
+
+// Claims those keys of a batch, given as text, that nobody has yet and whose homes are meant.
+void ClaimBatch(core::KeyspaceId id, const MeantHomes *meant, ArrayType *texts, Oid type)
+{
+	Datum *values;
+	bool *nulls;
+	int count;
+	deconstruct_array(texts, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &count);
+	Oid input, io_param;
+	getTypeInputInfo(type, &input, &io_param);
+	auto *keys = static_cast<KeyBytes *>(palloc(sizeof(KeyBytes) * (count + 1)));
+	int key_count = 0;
+	for (int i = 0; i < count; ++i) {
+		if (nulls[i])
+			continue;
+		auto *buffer = static_cast<uint8 *>(palloc(8));
+		const Datum value =
+			OidInputFunctionCall(input, TextDatumGetCString(values[i]), io_param, -1);
+		const pg::KeyBytes key = pg::CanonicalKey(value, type, buffer);
+		keys[key_count++] = {key.data, key.size};
+	}
+	pg::PgEntry([&] {
+		for (;;) {
+			const pg::Catalog *catalog = pg::CurrentCatalog();
+			const core::Keyspace *keyspace = catalog->map.FindKeyspace(id);
+			if (keyspace == nullptr)
+				throw remote::Error("40001", "homed table changed while the statement was running");
+			std::vector<KeyBytes> unassigned;
+			for (int i = 0; i < key_count; ++i) {
+				const pg::KeyHome home = pg::FindKeyHome(*keyspace, keys[i].data, keys[i].size);
+				if (!home.assigned && meant->meant[home.home.value])
+					unassigned.push_back(keys[i]);
+			}
+			if (unassigned.empty() || SettleClaims(catalog->map, id, unassigned, true, true))
+				return;
+		}
+	});
+}
+
+}  // namespace
+
+// The same in a first-write keyspace, with all keys of the batch: they are claimed at once.
+PGDLLEXPORT Datum homing_routed_first(PG_FUNCTION_ARGS)
+{
+	if (PG_ARGISNULL(2))
+		PG_RETURN_NULL();
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(3))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+		                errmsg("arguments of _routed must not be null")));
+	(void) IsMeant(fcinfo);  // checks the arguments
+	auto *meant = static_cast<MeantHomes *>(fcinfo->flinfo->fn_extra);
+	if (!meant->claimed) {
+		ClaimBatch(core::KeyspaceId(PG_GETARG_INT32(0)), meant, PG_GETARG_ARRAYTYPE_P(3),
+		           getBaseType(get_fn_expr_argtype(fcinfo->flinfo, 2)));
+		meant->claimed = true;
+	}
+	return homing_routed(fcinfo);
 }
 
 // The key itself, provided that its home is one of `homes`; NULL passes, to meet the column's constraint.

@@ -356,6 +356,11 @@ void UtilityAfterWaiting(PlannedStmt *statement, const char *text, bool read_onl
 
 }  // namespace
 
+bool AwaitOwnCommits()
+{
+	return AnythingNeeded() && AwaitArrival(*needed, milliseconds(pg::settings.read_timeout_ms));
+}
+
 void NeedCommit(core::RegionId region, std::uint64_t position)
 {
 	if (position == 0)

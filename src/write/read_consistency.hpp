@@ -25,6 +25,10 @@ void RegisterReadConsistency();
 // once, as the next transaction's snapshot would be taken before we are called. Throws ServerError.
 void NeedCommit(core::RegionId region, std::uint64_t position);
 
+// Waits until what the session has committed at other regions has been applied here, for homing.read_timeout.
+// False: there is nothing to wait for, or it is too late. Throws ServerError.
+bool AwaitOwnCommits();
+
 // The transaction that is being committed has a part there; if it fails, the parts are forgotten again.
 void NeedPart(core::RegionId region, const core::OutcomeToken &part);
 void ForgetPart(core::RegionId region, const core::OutcomeToken &part) noexcept;

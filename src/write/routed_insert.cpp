@@ -7,6 +7,7 @@
 #include "pg/home_lock.hpp"
 #include "pg/key.hpp"
 #include "pg/key_home.hpp"
+#include "write/claims.hpp"
 #include "write/execute_here.hpp"
 #include "write/forward.hpp"
 #include "write/references.hpp"
@@ -74,6 +75,7 @@ struct RoutedInsert {
 	int key_column;  // index into columns; -1: no key is given
 	Oid key_type;    // base type of the key's value
 	core::KeyspaceId keyspace;
+	bool first_write;
 	core::RegionId here;
 	core::RegionId *owners;  // by home, as of the start
 	int home_count;
@@ -143,7 +145,11 @@ Query *BatchSource(const RoutedInsert *insert)
 		const char *column = psprintf("(u.c%d)::%s", i + 1,
 		                              format_type_extended(insert->columns[i].type, -1, flags));
 		if (i == insert->key_column)
-			column = psprintf("homing._routed(%d, $%d, %s)", insert->keyspace.value, last, column);
+			column =
+				insert->first_write
+					? psprintf("homing._routed(%d, $%d, %s, $%d)", insert->keyspace.value, last,
+			                   column, insert->first_param + i)
+					: psprintf("homing._routed(%d, $%d, %s)", insert->keyspace.value, last, column);
 		appendStringInfo(&sql, "%s%s", separator, column);
 		appendStringInfo(&from, "%spg_catalog.unnest($%d)", separator, insert->first_param + i);
 		appendStringInfo(&names, "%sc%d", separator, i + 1);
@@ -368,6 +374,7 @@ void FixOwners(RoutedInsert *insert, Oid homed)
 		current = pg::CurrentVersion().catalog == seen;
 	}
 	const pg::Catalog *catalog = pg::CurrentCatalog();
+	insert->first_write = catalog->map.FindKeyspace(insert->keyspace)->first_write;
 	const std::size_t homes = catalog->map.FindKeyspace(insert->keyspace)->recorded_owners.size();
 	const std::size_t regions = catalog->map.regions().size();
 	insert->home_count = static_cast<int>(homes);
@@ -384,6 +391,8 @@ void FixOwners(RoutedInsert *insert, Oid homed)
 				"a home of the rows that the statement writes is lost, and so are all its heirs");
 		insert->owners[home] = *owner;
 	}
+	if (insert->first_write)
+		PrepareManyClaims();
 }
 
 AttrNumber KeyOf(Query *query, Oid homed)

@@ -14,7 +14,9 @@
 #include "pg/home_lock.hpp"
 #include "pg/key_home.hpp"
 #include "pg/settings.hpp"
+#include "write/claims.hpp"
 #include "write/everywhere.hpp"
+#include "write/read_consistency.hpp"
 
 extern "C" {
 #include "access/xact.h"
@@ -283,14 +285,23 @@ private:
 		if (keyspace == nullptr)
 			Refuse(*catalog_, target,
 			       {core::Route::Kind::kRefuse, {}, core::Refusal::kUnknownKeyspace});
-		const auto of_keys = HomeOfEachKey(*keyspace, target);
+		auto of_keys = HomeOfEachKey(*keyspace, target);
+		if (keyspace->first_write && lock_ && !forwarded &&
+		    AwaitsOwnClaim(*keyspace, target, of_keys))
+			return false;
 		const Homes homes = ConcernedHomes(*keyspace, target, of_keys);
 		if (homes.empty())
 			return true;  // no row can match, or none has a key
 		const core::Route route =
 			core::RouteStatement(catalog_->map, table.keyspace, homes, fenced, forwarded);
-		if (route.refusal == core::Refusal::kSeveralHomes ||
-		    (target.sharing == Sharing::kSelect && route.kind == core::Route::Kind::kForward))
+		// Rows with keys that are not known before: where first writes claim them, one by one as they come.
+		const bool selects =
+			target.sharing == Sharing::kSelect || target.sharing == Sharing::kSelectThere;
+		const bool by_row =
+			(target.sharing == Sharing::kSelect && route.kind == core::Route::Kind::kForward) ||
+			(selects && route.kind == core::Route::Kind::kServe && keyspace->first_write &&
+		     target.unproved != nullptr && !forwarded);
+		if (route.refusal == core::Refusal::kSeveralHomes || by_row)
 			return Share(target, table, homes, of_keys, forwarded);
 		if (route.kind == core::Route::Kind::kRefuse && route.refusal != core::Refusal::kInTransit)
 			Refuse(*catalog_, target, route);
@@ -299,6 +310,27 @@ private:
 			       {core::Route::Kind::kRefuse, {}, core::Refusal::kSeveralHomes});
 		region_ = route.region;
 		return route.kind == core::Route::Kind::kForward || Hold(target, table, homes, of_keys);
+	}
+
+	// Keys that another region decides about: this session may have claimed them there a moment ago. True: it
+	// has waited for what it has committed there.
+	bool AwaitsOwnClaim(const core::Keyspace &keyspace, const WrittenTarget &target,
+	                    const std::vector<std::optional<pg::KeyHome>> &of_keys)
+	{
+		for (std::size_t i = 0; i < of_keys.size(); ++i) {
+			if (!of_keys[i] || of_keys[i]->assigned ||
+			    catalog_->map.Owner(keyspace.id, of_keys[i]->home) == catalog_->map.here())
+				continue;
+			const KeyBytes key{target.keys[i].data, target.keys[i].size};
+			if (own_claims.Has(keyspace.id, key)) {
+				own_claims.Forget();
+				(void) AwaitOwnCommits();
+				return true;
+			}
+			if (target.claiming != Claiming::kNever)
+				own_claims.Add(keyspace.id, key);
+		}
+		return false;
 	}
 
 	bool Share(const WrittenTarget &target, const pg::HomedTable &table, const Homes &homes,
@@ -313,7 +345,7 @@ private:
 			       {core::Route::Kind::kRefuse, {}, core::Refusal::kSeveralHomes});
 		Sharer sharer(*catalog_, target, table);
 		sharer.Share(homes, of_keys);
-		if (!Hold(target, table, sharer.HomesHere(), of_keys))
+		if (!Hold(target, table, sharer.HomesHere(), of_keys, true))
 			return false;
 		sharer.Store(&decision_);
 		return true;
@@ -321,7 +353,7 @@ private:
 
 	// Keeps what this region serves from being moved away. False: the catalog changed meanwhile.
 	bool Hold(const WrittenTarget &target, const pg::HomedTable &table, const Homes &homes,
-	          const std::vector<std::optional<pg::KeyHome>> &of_keys)
+	          const std::vector<std::optional<pg::KeyHome>> &of_keys, bool shared = false)
 	{
 		if (!lock_)
 			return true;
@@ -330,8 +362,37 @@ private:
 		LockHomes(table, homes);
 		if (!pg::CatalogIsCurrent() || pg::AssignmentGeneration() != assignments_)
 			return false;
+		if (!HoldClaims(target, table, homes, of_keys, shared))
+			return false;
 		decision_.outdated = decision_.outdated || !SnapshotIsEnough(target, table, homes, of_keys);
 		return true;
+	}
+
+	// First-write keyspaces: claims the keys that are written here, or keeps them from being claimed. False: one has
+	// been claimed meanwhile.
+	bool HoldClaims(const WrittenTarget &target, const pg::HomedTable &table, const Homes &homes,
+	                const std::vector<std::optional<pg::KeyHome>> &of_keys, bool shared)
+	{
+		if (!catalog_->map.FindKeyspace(table.keyspace)->first_write)
+			return true;
+		if (target.homes != nullptr || target.unproved != nullptr) {
+			// Rows that are routed are claimed one by one (homing._routed).
+			const bool routed =
+				target.claiming == Claiming::kAll && (shared || target.homes != nullptr);
+			if (!routed)
+				pg::PgCall([&] { pg::KeepKeysOpen(table.keyspace); });
+			return true;
+		}
+		std::vector<KeyBytes> unassigned;
+		for (std::size_t i = 0; i < of_keys.size(); ++i) {
+			if (of_keys[i] && !of_keys[i]->assigned &&
+			    std::find(homes.begin(), homes.end(), of_keys[i]->home) != homes.end())
+				unassigned.push_back({target.keys[i].data, target.keys[i].size});
+		}
+		const bool claims = target.claiming == Claiming::kAll ||
+		                    (target.claiming == Claiming::kOneKey && target.key_count == 1);
+		return unassigned.empty() ||
+		       SettleClaims(catalog_->map, table.keyspace, unassigned, claims, false);
 	}
 
 	// Whether the statement's snapshot has all that earlier owners wrote to what it writes.
@@ -427,6 +488,14 @@ void AwaitArrivals(core::KeyspaceId keyspace)
 		const long left = pg::settings.handover_timeout_ms - waited;
 		pg::PgCall([&] { return pg::AwaitChange(seen, left); });
 	}
+}
+
+void PrepareManyClaims()
+{
+	if (pg::settings.forwarded_from[0] != '\0')
+		return;
+	(void) AwaitOwnCommits();
+	own_claims.AddMany();
 }
 
 bool ServesAtOnce(const WrittenKeys &keys, Decision *decision)

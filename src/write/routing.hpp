@@ -44,6 +44,9 @@ bool ServesAtOnce(const WrittenKeys &keys, Decision *decision);
 // will serve. 40001 after homing.handover_timeout.
 void AwaitArrivals(core::KeyspaceId keyspace);
 
+// For a statement that will claim keys it does not know yet: waits for what this session has claimed before.
+void PrepareManyClaims();
+
 // How long a change of ownership may take to reach every region before a write that needs it fails, in ms.
 constexpr long kSettlingTime = 15000;
 

@@ -161,6 +161,7 @@ List *StoreKeys(CustomScan *scan, const WriteAnalysis *analysis)
 		List *one =
 			list_make5(list_make2_oid(target->relid, target->homed), makeString(pstrdup(unproved)),
 		               kinds, params, makeInteger(static_cast<int>(target->sharing)));
+		one = lappend(one, makeInteger(static_cast<int>(target->claiming)));
 		stored = lappend(stored, one);
 	}
 	return stored;
@@ -185,6 +186,7 @@ WrittenKeys EvaluateKeys(CustomScan *scan, List *stored, EState *estate, bool ex
 		target->unproved = unproved[0] != '\0' ? unproved : nullptr;
 		target->known = true;
 		target->sharing = static_cast<Sharing>(intVal(list_nth(one, 4)));
+		target->claiming = static_cast<Claiming>(intVal(list_nth(one, 5)));
 
 		ListCell *kind_cell, *param_cell;
 		forboth(kind_cell, static_cast<List *>(lthird(one)), param_cell,
@@ -243,6 +245,7 @@ bool FindPlainKey(CustomScan *scan, List *stored, ParamListInfo params, PlainKey
 	key->target.relid = linitial_oid(linitial_node(List, one));
 	key->target.homed = lsecond_oid(linitial_node(List, one));
 	key->target.sharing = static_cast<Sharing>(intVal(list_nth(one, 4)));
+	key->target.claiming = static_cast<Claiming>(intVal(list_nth(one, 5)));
 	key->target.keys = &key->value;
 	key->target.key_count = 1;
 	key->target.known = true;

@@ -20,6 +20,7 @@ struct WrittenTarget {
 	Oid homed;
 	const char *unproved;  // nullptr: `keys` are all keys that can be written
 	Sharing sharing;
+	Claiming claiming;
 	KeyValue *keys;
 	int key_count;
 	int32 *homes;  // not nullptr: instead of keys, the homes that this region shall do

@@ -38,7 +38,7 @@ COMMENT ON TABLE homing.member IS 'incarnations of regions: a region that return
 CREATE TABLE homing.keyspace (
 	keyspace_id int4 PRIMARY KEY CHECK (keyspace_id > 0),
 	name text NOT NULL UNIQUE,
-	placement text NOT NULL CHECK (placement IN ('hash', 'region')),
+	placement text NOT NULL CHECK (placement IN ('hash', 'first_write', 'region')),
 	homes int4 NOT NULL CHECK (homes BETWEEN 1 AND 4096),
 	recorded_owners int2[] NOT NULL CHECK (cardinality(recorded_owners) = homes)  -- by home
 );

@@ -225,12 +225,9 @@ BEGIN
 	END IF;
 	PERFORM homing._check_owner(relation);
 	PERFORM homing._check_kind(relation);
-	IF placement = 'first_write' THEN
-		RAISE EXCEPTION 'placement "first_write" is not available yet' USING ERRCODE = 'feature_not_supported',
-			HINT = 'Use placement "hash" and homing.assign_key, or placement "region".';
-	ELSIF placement NOT IN ('hash', 'region') THEN
+	IF placement NOT IN ('hash', 'first_write', 'region') THEN
 		RAISE EXCEPTION 'invalid placement "%"', placement USING ERRCODE = 'invalid_parameter_value',
-			HINT = 'Placements are "hash" and "region".';
+			HINT = 'Placements are "hash", "first_write" and "region".';
 	END IF;
 	IF placement = 'region' AND colocate_with IS NULL AND region IS NULL THEN
 		RAISE EXCEPTION 'placement "region" needs a region' USING ERRCODE = 'invalid_parameter_value',
@@ -284,7 +281,8 @@ BEGIN
 		ELSE
 			space.recorded_owners := homing._spread(homes, ARRAY(
 				SELECT m.region_id FROM homing.member m WHERE m.status = 'active' ORDER BY m.region_id));
-			event_reason := format('%s by %I, %s homes', name, key, homes);
+			event_reason := format('%s by %I, %s homes%s', name, key, homes,
+				CASE placement WHEN 'first_write' THEN ', by first write' ELSE '' END);
 		END IF;
 	END IF;
 
@@ -304,7 +302,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION homing.home_table(regclass, text, text, regclass, text, int, boolean) IS
-	'homes a table at all regions: each row is written at the region that its key column leads to. placement: hash (default), spreads keys over the regions; region, all keys at one region. colocate_with: shares the homes of another homed table. The table is brought to regions that do not have it, with its rows. Needs every region';
+	'homes a table at all regions: each row is written at the region that its key column leads to. placement: hash (default), spreads keys over the regions; first_write, each key goes to the region that first writes it; region, all keys at one region. colocate_with: shares the homes of another homed table. The table is brought to regions that do not have it, with its rows. Needs every region';
 
 -- The keyspace of a homed table, if the column can share it.
 CREATE FUNCTION homing._colocation(colocate_with regclass, relation regclass, key_attnum int2) RETURNS homing.keyspace
@@ -482,7 +480,8 @@ BEGIN
 	target := homing._active_region(region);
 	bytes := homing._key_bytes(relation, key);
 	owner := homing._key_owner(space, bytes);
-	IF owner = target THEN
+	IF owner = target AND NOT EXISTS (SELECT FROM homing.keyspace k WHERE k.keyspace_id = space AND k.placement = 'first_write'
+			AND NOT EXISTS (SELECT FROM homing.assignment a WHERE a.keyspace_id = space AND a.key = bytes)) THEN
 		RETURN;
 	END IF;
 	SELECT m.name INTO owner_name FROM homing.member m WHERE m.region_id = owner;
@@ -513,7 +512,7 @@ CREATE FUNCTION homing._assign_here(keyspace_id int4, key bytea, target int2, re
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	PERFORM homing._check_follower(target);
+	PERFORM homing._check_follower(target) FROM homing.local_region l WHERE l.region_id <> target;
 	IF current_setting('synchronous_commit') = 'off' THEN
 		PERFORM set_config('synchronous_commit', 'local', true);
 	END IF;

@@ -65,7 +65,7 @@ COMMENT ON VIEW homing.tables IS 'homed tables';
 COMMENT ON COLUMN homing.tables.table_name IS 'the table; the root of a partitioned table';
 COMMENT ON COLUMN homing.tables.key_column IS 'column whose value decides a row''s home';
 COMMENT ON COLUMN homing.tables.keyspace IS 'name of the keyspace that co-located tables share';
-COMMENT ON COLUMN homing.tables.placement IS 'hash: keys spread over the homes; region: one region owns all keys';
+COMMENT ON COLUMN homing.tables.placement IS 'hash: keys spread over the homes; first_write: a key belongs to the region that first writes it; region: one region owns all keys';
 COMMENT ON COLUMN homing.tables.homes IS 'number of homes in the keyspace';
 COMMENT ON COLUMN homing.tables.state IS 'active; preparing until every region has the table; closing while it is unhomed. Only an active table can be written';
 

@@ -47,6 +47,11 @@ STABLE PARALLEL RESTRICTED LANGUAGE c AS 'MODULE_PATHNAME', 'homing_routed';
 COMMENT ON FUNCTION homing._routed(int4, int4[], anyelement) IS
 	'the key, provided that its home is one of the given ones';
 
+CREATE FUNCTION homing._routed(keyspace int4, homes int4[], key anyelement, keys text[]) RETURNS anyelement
+VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_routed_first';
+COMMENT ON FUNCTION homing._routed(int4, int4[], anyelement, text[]) IS
+	'the same in a first-write keyspace: claims the unclaimed ones of keys, all that are routed together';
+
 -- A check on rows whose key a trigger may have changed.
 CREATE FUNCTION homing._serves(keyspace int4, key anyelement) RETURNS boolean
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_serves';
