@@ -17,7 +17,7 @@ SQL_PARTS = $(addprefix src/extension/parts/,catalog.sql peer.sql write.sql sequ
 
 PG_CXXFLAGS = -std=c++17 -Wall -Wextra -Wno-register -Wno-unused-parameter -Wno-missing-field-initializers -MMD -MP
 PG_CPPFLAGS = -Isrc -I$(libpq_srcdir)
-SHLIB_LINK = $(libpq) -lstdc++
+SHLIB_LINK = $(libpq) -lstdc++ -Wl,--version-script=src/exports.map
 
 EXTRA_CLEAN = $(SOURCES:.cpp=.d) src/extension/pg_homing--1.0.sql build
 

@@ -1,5 +1,4 @@
 // The table of contents: everything that hooks into the server is registered here.
-#include "rehome/handover.hpp"
 #include "rehome/launcher.hpp"
 #include "rehome/peer.hpp"
 
@@ -38,7 +37,6 @@ void _PG_init(void)
 	homing::pg::RegisterDeadlockVictim();
 	homing::pg::RegisterForwardStats();
 	homing::pg::RegisterSessionSlots();
-	homing::rehome::RegisterHandover();
 	homing::rehome::RegisterPeers();
 	homing::rehome::RegisterLauncher();
 	homing::write::RegisterRemoteText();

@@ -16,8 +16,9 @@
 // A is the owner, and its heir takes over.
 #include "core/home_map.hpp"
 #include "core/placement.hpp"
-#include "rehome/handover.hpp"
 #include "rehome/worker_table.hpp"
+
+#include "pg/transaction_end.hpp"
 
 #include <algorithm>
 #include <string>
@@ -152,11 +153,6 @@ Datum Attribute(TriggerData *trigger, const char *name)
 
 }  // namespace
 
-void RegisterHandover()
-{
-	RegisterXactCallback(OnTransactionEnd, nullptr);
-}
-
 extern "C" {
 
 PG_FUNCTION_INFO_V1(homing_barrier);
@@ -181,8 +177,10 @@ PGDLLEXPORT Datum homing_barrier(PG_FUNCTION_ARGS)
 // Row trigger, ENABLE ALWAYS, after inserts that the worker has to do something about.
 PGDLLEXPORT Datum homing_handed_over(PG_FUNCTION_ARGS)
 {
-	if (WorkerTableExists())
+	if (WorkerTableExists()) {
+		pg::AtTransactionEnd<OnTransactionEnd>();
 		tell_worker_at_commit = true;
+	}
 	return PointerGetDatum(nullptr);
 }
 

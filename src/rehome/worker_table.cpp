@@ -1,5 +1,7 @@
 #include "rehome/worker_table.hpp"
 
+#include "pg/transaction_end.hpp"
+
 extern "C" {
 #include "access/xact.h"
 #include "funcapi.h"
@@ -123,7 +125,6 @@ void RegisterWorkerTable()
 	shmem_request_hook = RequestShmem;
 	next_shmem_startup = shmem_startup_hook;
 	shmem_startup_hook = StartShmem;
-	RegisterXactCallback(OnTransactionEnd, nullptr);
 }
 
 bool WorkerTableExists()
@@ -277,6 +278,7 @@ PGDLLEXPORT Datum homing_start_worker(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 		        (errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("pg_homing is not loaded by the server"),
 		         errhint("Add pg_homing to shared_preload_libraries and restart the server.")));
+	pg::AtTransactionEnd<OnTransactionEnd>();
 	want_worker_at_commit = true;
 	PG_RETURN_VOID();
 }

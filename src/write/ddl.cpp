@@ -169,8 +169,6 @@ void RegisterDdl()
 {
 	next_object_access = object_access_hook;
 	object_access_hook = OnObjectAccess;
-	RegisterEverywhere();
-	RegisterSequences();
 }
 
 bool IsDdl(Node *statement)

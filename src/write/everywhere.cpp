@@ -8,6 +8,8 @@
 #include "write/own_sql.hpp"
 #include "write/transaction.hpp"
 
+#include "pg/transaction_end.hpp"
+
 extern "C" {
 #include "access/xact.h"
 #include "access/xlog.h"
@@ -53,6 +55,8 @@ void OnSubTransactionEnd(SubXactEvent event, SubTransactionId, SubTransactionId,
 
 void NoteChange()
 {
+	pg::AtTransactionEnd<OnTransactionEnd>();
+	pg::AtSubTransactionEnd<OnSubTransactionEnd>();
 	const int level = GetCurrentTransactionNestLevel();
 	if (changed_level == 0 || level < changed_level)
 		changed_level = level;
@@ -151,12 +155,6 @@ void LockTables(List *relids)
 }
 
 }  // namespace
-
-void RegisterEverywhere()
-{
-	RegisterXactCallback(OnTransactionEnd, nullptr);
-	RegisterSubXactCallback(OnSubTransactionEnd, nullptr);
-}
 
 std::vector<core::RegionId> OtherRegions()
 {

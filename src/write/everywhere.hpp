@@ -49,9 +49,6 @@ extern "C" {
 
 namespace homing::write {
 
-// Callbacks; from _PG_init.
-void RegisterEverywhere();
-
 // Does steps 1 to 3, at all other regions; when it returns, it is our turn to execute the statement. `relids` are
 // the homed tables that it changes. Raises the error of a region, with its name. A plain server call.
 void ExecuteElsewhere(const char *sql, List *relids, bool truncating);

@@ -1,6 +1,7 @@
 #include "core/ids.hpp"
 #include "write/sequences.hpp"
 
+#include "pg/transaction_end.hpp"
 #include "write/homed_relation.hpp"
 #include "write/own_sql.hpp"
 
@@ -36,15 +37,12 @@ void OnTransactionEnd(XactEvent event, void *)
 
 }  // namespace
 
-void RegisterSequences()
-{
-	RegisterXactCallback(OnTransactionEnd, nullptr);
-}
-
 void NoteFunction(Oid function)
 {
-	if (function == F_SETVAL_REGCLASS_INT8 || function == F_SETVAL_REGCLASS_INT8_BOOL)
+	if (function == F_SETVAL_REGCLASS_INT8 || function == F_SETVAL_REGCLASS_INT8_BOOL) {
+		pg::AtTransactionEnd<OnTransactionEnd>();
 		set_by_hand = true;
+	}
 }
 
 void FollowAlteredSequence()

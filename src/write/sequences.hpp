@@ -9,9 +9,6 @@ extern "C" {
 
 namespace homing::write {
 
-// Callbacks; from _PG_init.
-void RegisterSequences();
-
 // A function is about to be executed: setval may leave a sequence at another region's value, which is put right
 // before the transaction commits.
 void NoteFunction(Oid function);

@@ -5,6 +5,8 @@
 
 #include "write/transaction.hpp"
 
+#include "pg/transaction_end.hpp"
+
 extern "C" {
 #include "access/xact.h"
 }
@@ -45,14 +47,10 @@ void OnSubTransactionEnd(SubXactEvent event, SubTransactionId, SubTransactionId,
 
 }  // namespace
 
-void RegisterSetConstraints()
-{
-	RegisterXactCallback(OnTransactionEnd, nullptr);
-	RegisterSubXactCallback(OnSubTransactionEnd, nullptr);
-}
-
 void FollowSetConstraints(const char *sql)
 {
+	pg::AtTransactionEnd<OnTransactionEnd>();
+	pg::AtSubTransactionEnd<OnSubTransactionEnd>();
 	const int level = GetCurrentTransactionNestLevel();
 	pg::PgEntry([&] {
 		if (settings == nullptr)

@@ -6,9 +6,6 @@
 
 namespace homing::write {
 
-// Callbacks; from _PG_init.
-void RegisterSetConstraints();
-
 // The statement was executed here. Executes it in the transactions of other regions that follow ours, where a violation
 // shows at once; those that begin later take it along. A plain server call.
 void FollowSetConstraints(const char *sql);

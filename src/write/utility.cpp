@@ -127,7 +127,6 @@ void RegisterUtility()
 	next_utility = ProcessUtility_hook;
 	ProcessUtility_hook = ExecuteUtility;
 	RegisterDdl();
-	RegisterSetConstraints();
 }
 
 }  // namespace homing::write
