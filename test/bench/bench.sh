@@ -159,8 +159,12 @@ form_cluster
 at us -c "$create_accounts" -o /dev/null -c "SELECT homing.home_table('accounts', 'id')" || exit
 fill us accounts
 heading "single-row UPDATE at its home, against a server without the extension"
+# The two differ by a hundredth or two, less than the machine does from one second to the next: many short rounds.
+long_rounds=$rounds long_seconds=$seconds
+rounds=$((rounds * 5)) seconds=1
 compare "at home, 1 client" tps 1 "$(beside us)|$update" "$(beside alone)|$update" ">= 0.97"
 compare "at home, 8 clients" tps 8 "$(beside us)|$update" "$(beside alone)|$update" ">= 0.97"
+rounds=$long_rounds seconds=$long_seconds
 
 # Forwarded: a table whose only home is eu, written from us.
 at eu -c 'CREATE EXTENSION pg_homing'
