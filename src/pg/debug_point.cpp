@@ -11,9 +11,20 @@ namespace homing::pg {
 
 void DebugPoint(const char *name) noexcept
 {
-	if (settings.debug_point == nullptr || settings.debug_point[0] == '\0' ||
-	    strcmp(settings.debug_point, name) != 0)
+	const char *wanted = settings.debug_point;
+	if (wanted == nullptr || wanted[0] == '\0')
 		return;
+	constexpr char kStop[] = "stop:";
+	const bool stops = strncmp(wanted, kStop, sizeof(kStop) - 1) == 0;
+	if (stops)
+		wanted += sizeof(kStop) - 1;
+	if (strcmp(wanted, name) != 0)
+		return;
+	if (stops) {
+		ereport(LOG, (errmsg("process %d stops at debug point %s", MyProcPid, name)));
+		(void) kill(MyProcPid, SIGSTOP);
+		return;
+	}
 	(void) kill(MyProcPid, SIGKILL);
 	for (;;)
 		pg_usleep(1000000L);  // the signal is on its way

@@ -44,8 +44,9 @@ void DefineSettings()
 		86400000, PGC_USERSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
 	DefineCustomStringVariable("homing.debug_point",
 	                           "Step of a protocol at which this process kills itself, for tests.",
-	                           nullptr, &settings.debug_point, "", PGC_SUSET, GUC_NOT_IN_SAMPLE,
-	                           nullptr, nullptr, nullptr);
+	                           "Behind \"stop:\" it stops there until it gets SIGCONT.",
+	                           &settings.debug_point, "", PGC_SUSET, GUC_NOT_IN_SAMPLE, nullptr,
+	                           nullptr, nullptr);
 	DefineCustomStringVariable(
 		"homing.forward_settings",
 		"Further settings whose value travels with a forwarded statement.",

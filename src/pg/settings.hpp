@@ -9,7 +9,7 @@ enum ReadConsistency { kReadEventual, kReadSession, kReadHome };
 struct Settings {
 	int connect_timeout_ms;
 	int connection_idle_timeout_ms;  // 0: none
-	char *debug_point;               // where this process kills itself; empty: nowhere
+	char *debug_point;               // where this process kills or stops itself; empty: nowhere
 	char *forward_settings;  // comma-separated names of settings that travel with a forwarded statement
 	char *forwarded_from;  // name of the region this session executes statements for; empty: a client's own
 	int handover_timeout_ms;

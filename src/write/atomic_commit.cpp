@@ -81,6 +81,11 @@ void PrepareEverywhere(const std::vector<RegionSession *> &writers)
 	for (RegionSession *session : writers)
 		(void) session->Receive();
 	pg::DebugPoint("atomic-before-decision");
+	for (const RegionSession *session : writers) {
+		// What a lost region had prepared is lost with it.
+		if (IsLost(session->place().region))
+			throw NotCommitted(session->name(), "the region was declared lost");
+	}
 }
 
 void FinishEverywhere() noexcept

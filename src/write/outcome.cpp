@@ -30,13 +30,6 @@ milliseconds Left(Clock::time_point deadline)
 	                milliseconds(0));
 }
 
-bool IsLost(core::RegionId region)
-{
-	const pg::Catalog *catalog = pg::CurrentCatalog();
-	const core::Region *known = catalog != nullptr ? catalog->map.FindRegion(region) : nullptr;
-	return known == nullptr || known->status == core::RegionStatus::kLost;
-}
-
 // Asks the region itself. Returns whether it has committed.
 bool Ask(const Place &place, pg::LatchWaiter &waiter, Clock::time_point deadline,
          CommitPoint *commit)
@@ -107,6 +100,13 @@ NotCommitted::NotCommitted(const std::string &region, const std::string &reason)
 {
 	detail = "The connection was lost: " + reason + ".";
 	hint = "Nothing of it remains. Try again.";
+}
+
+bool IsLost(core::RegionId region)
+{
+	const pg::Catalog *catalog = pg::CurrentCatalog();
+	const core::Region *known = catalog != nullptr ? catalog->map.FindRegion(region) : nullptr;
+	return known == nullptr || known->status == core::RegionStatus::kLost;
 }
 
 core::OutcomeToken NewToken(core::RegionId region)

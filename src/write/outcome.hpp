@@ -24,6 +24,9 @@ public:
 	NotCommitted(const std::string &region, const std::string &reason);
 };
 
+// Whether the cluster map says that the region is lost.
+bool IsLost(core::RegionId region);
+
 // A new token for a transaction that commits at the region. Throws ServerError.
 core::OutcomeToken NewToken(core::RegionId region);
 

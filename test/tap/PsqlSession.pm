@@ -2,7 +2,8 @@
 #
 #   my $session = PsqlSession->new($conninfo);
 #   my $result = $session->run('UPDATE ...');
-#   $result->{sqlstate}, {message}, {count}; {rows}: an array of CSV lines, command tags included
+#   $result->{sqlstate} ('' when all went well), {message}, {count}; {rows}: an array of CSV lines, command tags included
+#   $session->send('UPDATE ...'); ...; $result = $session->receive;
 #
 # Dies when a statement takes longer than PG_TEST_TIMEOUT_DEFAULT seconds, and when the session ends.
 # PsqlSession->new($conninfo, errors => $file) appends complete errors, with hints, to the file.
@@ -45,9 +46,25 @@ sub new
 sub run
 {
 	my ($self, $statement) = @_;
+	$self->send($statement);
+	return $self->receive;
+}
+
+sub send
+{
+	my ($self, $statement) = @_;
 	$statement .= ';' unless $statement =~ /^\\|\n\\\.\n\z/;
 	my $in = $self->{in};
 	print $in "$statement\n\\echo '$mark' :ROW_COUNT :SQLSTATE :LAST_ERROR_MESSAGE\n";
+	$self->{statement} = $statement;
+	return;
+}
+
+# The result of what was sent.
+sub receive
+{
+	my ($self) = @_;
+	my $statement = $self->{statement};
 	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
 	my @answer;
 	until (@answer = $self->{buffer} =~ /\A(.*?)\Q$mark\E (\S+) (\S+) ?([^\n]*)\n/s)
