@@ -14,6 +14,7 @@
 #include "write/idle_sessions.hpp"
 #include "write/outcome.hpp"
 #include "write/read_consistency.hpp"
+#include "write/sync_mode.hpp"
 
 extern "C" {
 #include "access/xact.h"
@@ -186,8 +187,11 @@ void OnPreCommit()
 	const std::vector<RegionSession *> writers = Writers();
 	if (writers.size() == 1 && !WroteHere())
 		CommitAt(*writers.front());
-	else if (!writers.empty())
+	else if (!writers.empty()) {
+		// The decision is ours.
+		pg::PgCall([] { CheckWaitsForRegions(); });
 		PrepareEverywhere(writers);
+	}
 }
 
 bool AnyWriter()
@@ -209,6 +213,9 @@ void OnTransactionEnd(XactEvent event, void *)
 {
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 		served_here = false;
+	if (served_here && (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE) &&
+	    WroteHere())
+		CheckWaitsForRegions();
 	if (sessions == nullptr)
 		return;
 	switch (event) {

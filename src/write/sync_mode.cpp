@@ -1,0 +1,46 @@
+#include "write/sync_mode.hpp"
+
+#include "pg/boundary.hpp"
+
+extern "C" {
+#include "access/xact.h"
+#include "replication/syncrep.h"
+#include "utils/guc.h"
+}
+
+namespace homing::write {
+
+namespace {
+
+// How the names of all streams between regions begin.
+constexpr char kStreamPrefix[] = "homing_";
+
+bool NamesRegions()
+{
+	if (SyncRepConfig == nullptr)
+		return false;
+	const char *name = SyncRepConfig->member_names;
+	for (int i = 0; i < SyncRepConfig->nmembers; ++i, name += strlen(name) + 1) {
+		if (strncmp(name, kStreamPrefix, sizeof(kStreamPrefix) - 1) == 0)
+			return true;
+	}
+	return false;
+}
+
+}  // namespace
+
+void CheckWaitsForRegions()
+{
+	if (synchronous_commit >= SYNCHRONOUS_COMMIT_REMOTE_FLUSH || !NamesRegions())
+		return;
+	ereport(ERROR,
+	        (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+	         errmsg("cannot commit writes to homed tables with synchronous_commit = %s",
+	                GetConfigOption("synchronous_commit", false, false)),
+	         errdetail(
+				 "synchronous_standby_names has streams to other regions: what is acknowledged must be "
+				 "flushed at another region."),
+	         errhint("SET synchronous_commit = on, or remote_apply.")));
+}
+
+}  // namespace homing::write

@@ -1,0 +1,10 @@
+// Regions in synchronous_standby_names: a write is acknowledged when another region has flushed it.
+#pragma once
+
+namespace homing::write {
+
+// Requires: the transaction has written to homed tables here, and is about to commit or to prepare. Raises 55000 when
+// the session would not wait for the other regions that it has to wait for (PROTOCOL §3 row 56).
+void CheckWaitsForRegions();
+
+}  // namespace homing::write
