@@ -22,6 +22,15 @@ bool StatementCache::CameBefore(const std::string &key)
 	return false;
 }
 
+void StatementCache::EvictOldest()
+{
+	const Entry &oldest = entries_.front();
+	evicted_.push_back(oldest.number);
+	bytes_ -= oldest.key.size();
+	by_key_.erase(oldest.key);
+	entries_.pop_front();
+}
+
 StatementCache::Use StatementCache::Plan(const std::string &key)
 {
 	const auto known = by_key_.find(key);
@@ -29,13 +38,11 @@ StatementCache::Use StatementCache::Plan(const std::string &key)
 		entries_.splice(entries_.end(), entries_, known->second);
 		return {known->second->number, false};
 	}
-	if (!CameBefore(key))
+	if (key.size() > byte_limit_ / 8 || !CameBefore(key))
 		return {0, false};
-	if (entries_.size() >= limit_) {
-		evicted_.push_back(entries_.front().number);
-		by_key_.erase(entries_.front().key);
-		entries_.pop_front();
-	}
+	while (entries_.size() >= limit_ || bytes_ + key.size() > byte_limit_)
+		EvictOldest();
+	bytes_ += key.size();
 	entries_.push_back({key, ++last_number_});
 	by_key_.emplace(key, std::prev(entries_.end()));
 	return {last_number_, true};
@@ -46,6 +53,7 @@ void StatementCache::Forget(int number)
 	const auto entry = std::find_if(entries_.begin(), entries_.end(),
 	                                [&](const Entry &each) { return each.number == number; });
 	if (entry != entries_.end()) {
+		bytes_ -= entry->key.size();
 		by_key_.erase(entry->key);
 		entries_.erase(entry);
 	}

@@ -1,5 +1,5 @@
-// Which statements a session at another region keeps prepared: those that come again, up to a limit, the
-// least recently used leaving first.
+// Which statements a session at another region keeps prepared: those that come again, up to a number and a total
+// length, the least recently used leaving first.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +19,11 @@ public:
 		bool prepare;  // first: it has the number from now on
 	};
 
-	explicit StatementCache(std::size_t limit) : limit_(limit) {}
+	// So many statements, their keys this long in all. A key of more than an eighth of that is not kept.
+	StatementCache(std::size_t limit, std::size_t byte_limit)
+		: limit_(limit), byte_limit_(byte_limit)
+	{
+	}
 
 	// What to do with a statement that is about to be sent; `key` is its text and the types of its parameters.
 	Use Plan(const std::string &key);
@@ -39,8 +43,10 @@ private:
 	};
 
 	bool CameBefore(const std::string &key);
+	void EvictOldest();
 
-	std::size_t limit_;
+	std::size_t limit_, byte_limit_;
+	std::size_t bytes_ = 0;  // of the keys of entries_
 	int last_number_ = 0;
 	std::list<Entry> entries_;  // the least recently used first
 	std::unordered_map<std::string, std::list<Entry>::iterator> by_key_;

@@ -1,7 +1,10 @@
 #include "pg/exact_text.hpp"
 
 extern "C" {
+#include "access/detoast.h"
 #include "utils/float.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
 }
 
 namespace homing::pg {
@@ -22,6 +25,19 @@ struct Display {
 };
 
 constexpr Display kExact = {1, USE_ISO_DATES, INTSTYLE_ISO_8601};
+
+// Text of a bytea has two digits for each byte, and a value has 1 GB at most.
+void CheckHasText(Oid output_function, Datum value)
+{
+	if (output_function != F_BYTEAOUT)
+		return;
+	const Size size = toast_raw_datum_size(value) - VARHDRSZ;
+	if (size > (MaxAllocSize - 8) / 2)
+		ereport(ERROR,
+		        (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+		         errmsg("bytea value of %zu bytes is too large to be sent to another region", size),
+		         errhint("Write it at its home region, or in pieces of less than 512 MB.")));
+}
 
 }  // namespace
 
@@ -44,6 +60,7 @@ char *WithExactText(char *(*print)(void *), void *argument)
 
 char *ExactText(Oid output_function, Datum value)
 {
+	CheckHasText(output_function, value);
 	struct Output {
 		Oid function;
 		Datum value;

@@ -23,8 +23,8 @@ namespace {
 // Numbers of types, for arguments.
 constexpr unsigned int kInt2 = INT2OID, kInt4 = INT4OID, kUuid = UUIDOID;
 
-// A session at another region keeps so many statements prepared, each of this many bytes at most.
-constexpr std::size_t kPreparedStatements = 128, kLongestPrepared = 16384;
+// A session at another region keeps so many statements prepared, of this many bytes in all.
+constexpr std::size_t kPreparedStatements = 128, kPreparedBytes = 1024 * 1024;
 
 std::string StatementName(int number)
 {
@@ -84,7 +84,8 @@ void RaiseNotice(const remote::Error &notice)
 RegionSession::RegionSession(Place place, pg::SessionSlot slot, pg::RegionConnection connection,
                              pg::LatchWaiter &waiter)
 	: place_(std::move(place)), slot_(std::move(slot)), connection_(std::move(connection)),
-	  meter_(place_.region), waiter_(waiter), prepared_statements_(kPreparedStatements)
+	  meter_(place_.region), waiter_(waiter),
+	  prepared_statements_(kPreparedStatements, kPreparedBytes)
 {
 	slot_.Connected(connection_->BackendPid());
 }
@@ -106,6 +107,24 @@ void RegionSession::ReportNotices()
 
 // --- sending ----------------------------------------------------------------------------------------------
 
+// A server closes the connection when a message is longer than it takes.
+void RegionSession::CheckSize(const std::string &sql,
+                              const std::vector<remote::Argument> &arguments) const
+{
+	constexpr std::size_t kLongestMessage = 0x3fffffff - 4096;  // bytes
+	std::size_t size = sql.size();
+	for (const remote::Argument &argument : arguments)
+		size += 16 + (argument.text ? argument.text->size() : 0);
+	if (size <= kLongestMessage)
+		return;
+	remote::Error error("54000",
+	                    "statement is too large to be sent to region \"" + place_.name + "\"");
+	error.detail = "With its values it has " + std::to_string(size) + " bytes, at most " +
+	               std::to_string(kLongestMessage) + " can be sent.";
+	error.hint = "Write at the home region of the rows, or fewer values at a time.";
+	throw error;
+}
+
 void RegionSession::Send(Answer purpose, const std::string &sql,
                          const std::vector<remote::Argument> &arguments, bool binary_result)
 {
@@ -116,10 +135,6 @@ void RegionSession::Send(Answer purpose, const std::string &sql,
 void RegionSession::SendReusable(Answer purpose, const std::string &sql,
                                  const std::vector<remote::Argument> &arguments, bool binary_result)
 {
-	if (sql.size() > kLongestPrepared) {
-		Send(purpose, sql, arguments, binary_result);
-		return;
-	}
 	const core::StatementCache::Use use = prepared_statements_.Plan(StatementKey(sql, arguments));
 	for (const int number : prepared_statements_.TakeEvicted()) {
 		expected_.push_back({Answer::kCommand, 0, 0, number});
@@ -242,6 +257,7 @@ remote::Result RegionSession::Receive()
 
 void RegionSession::Post(const RemoteStatement &statement, int nest_level)
 {
+	CheckSize(statement.sql, statement.arguments);
 	TakeEarly();
 	EnterTransaction(nest_level);
 	SendReusable(Answer::kStatement, statement.sql, statement.arguments, statement.binary_result);
@@ -380,6 +396,7 @@ remote::Result RegionSession::Collect()
 // A statement that failed because it had been prepared before its table changed has done nothing.
 remote::Result RegionSession::RunAlone(const RemoteStatement &statement, CommitPoint *commit)
 {
+	CheckSize(statement.sql, statement.arguments);
 	stale_ = false;
 	try {
 		return RunOnce(statement, commit);

@@ -127,6 +127,7 @@ private:
 		return answer == Answer::kSync || answer == Answer::kDroppedSync;
 	}
 
+	void CheckSize(const std::string &sql, const std::vector<remote::Argument> &arguments) const;
 	void Send(Answer purpose, const std::string &sql,
 	          const std::vector<remote::Argument> &arguments = {}, bool binary_result = false);
 	// For what may come again: it is prepared over there when it does.
