@@ -2,6 +2,7 @@
 
 #include "pg/compat.hpp"
 #include "pg/exact_text.hpp"
+#include "write/check_option.hpp"
 #include "write/portable_type.hpp"
 
 extern "C" {
@@ -59,20 +60,8 @@ void CheckRangeTable(List *rtable)
 	}
 }
 
-void CheckChecks(List *checks)
-{
-	ListCell *cell;
-	foreach (cell, checks) {
-		auto *check = lfirst_node(WithCheckOption, cell);
-		if (check->kind == WCO_VIEW_CHECK)
-			RefuseForward(psprintf("It writes through the view \"%s\", which has a check option.",
-			                       check->relname),
-			              "Write to the table itself, or from the row's home region.");
-	}
-}
-
-// With several rows of VALUES, or a query, as its source, INSERT can only name columns of the source. The
-// rest is defaults that the rewriter filled in, which the home fills in itself.
+// Defaults that the rewriter filled in, which the home fills in itself: the user may have no right to set those columns,
+// and with several rows of VALUES, or a query, as its source, INSERT can only name columns of the source.
 void DropDefaults(Query *insert)
 {
 	List *kept = NIL;
@@ -317,8 +306,7 @@ void MakeWritable(Query *query)
 	case CMD_INSERT:
 		if (query->onConflict != nullptr)
 			query->onConflict->onConflictSet = WritableTargets(query->onConflict->onConflictSet);
-		if (query->jointree->fromlist != NIL)
-			DropDefaults(query);
+		DropDefaults(query);
 		query->targetList = SplitTargets(query->targetList);
 		if (query->jointree->fromlist != NIL)
 			MatchSource(query);
@@ -436,7 +424,7 @@ Node *Rewrite(Node *node, void *context)
 	if (IsA(node, Query)) {
 		auto *query = reinterpret_cast<Query *>(node);
 		CheckRangeTable(query->rtable);
-		CheckChecks(query->withCheckOptions);
+		CheckRowsInReturning(query);
 		query = pg::MutateQuery(query, Rewrite, context);
 		MakeWritable(query);
 		return reinterpret_cast<Node *>(query);

@@ -530,6 +530,12 @@ Query *InsertPart(Query *update, List *row)
 	}
 	part->returningList = static_cast<List *>(copyObjectImpl(update->returningList));
 	ChangeVarNodes(reinterpret_cast<Node *>(part->returningList), update->resultRelation, 1, 0);
+	// Policies have checks of their own for an INSERT.
+	foreach (cell, update->withCheckOptions) {
+		if (lfirst_node(WithCheckOption, cell)->kind == WCO_VIEW_CHECK)
+			part->withCheckOptions = lappend(part->withCheckOptions, copyObjectImpl(lfirst(cell)));
+	}
+	ChangeVarNodes(reinterpret_cast<Node *>(part->withCheckOptions), update->resultRelation, 1, 0);
 	return part;
 }
 
@@ -558,6 +564,8 @@ void CheckMovable(Query *update, Query *insert)
 	const char *why = nullptr;
 	if (NeedsOtherRelation(reinterpret_cast<Node *>(insert->returningList), nullptr))
 		why = "RETURNING refers to other tables than the one that is updated.";
+	else if (NeedsOtherRelation(reinterpret_cast<Node *>(insert->withCheckOptions), nullptr))
+		why = "The check option of a view reads other tables than the one that is updated.";
 	else if (IsMultiAssign(reinterpret_cast<Node *>(update->targetList), nullptr))
 		why = "SET assigns several columns from one subquery.";
 	if (why != nullptr)

@@ -657,6 +657,28 @@ sub mistake
 	), loose => 1);
 }
 
+# DDL, and what tells that every region has it.
+sub ddl
+{
+	my ($self) = @_;
+	my $name = one_of('customer', 'payment', '"Order"', '"Setting"', 'notice', 'ticket', 'measure');
+	my $key = $table{$name}{pk}[0] // (insert_columns($name))[0];
+	my $limit = number(900, 999);
+	return map { statement($_) } one_of(
+		["ALTER TABLE $name ADD COLUMN IF NOT EXISTS extra int DEFAULT 7", "ALTER TABLE $name ALTER COLUMN extra SET NOT NULL"],
+		["ALTER TABLE $name ADD COLUMN IF NOT EXISTS extra int", "ALTER TABLE $name ALTER COLUMN extra SET DEFAULT 8"],
+		["ALTER TABLE $name DROP COLUMN IF EXISTS extra"],
+		["CREATE INDEX IF NOT EXISTS extra_index ON $name ($key)"],
+		['DROP INDEX IF EXISTS extra_index'],
+		[qq{ALTER TABLE "Setting" DROP CONSTRAINT "Too Heavy", ADD CONSTRAINT "Too Heavy" CHECK (weight < $limit)}],
+		['ALTER TABLE notice RENAME body TO words', 'ALTER TABLE notice RENAME words TO body'],
+		["ALTER TABLE notice ALTER COLUMN rank SET DEFAULT $limit"],
+		["ALTER TABLE $name ADD COLUMN $key int"],
+		["ALTER TABLE $name ADD CONSTRAINT never CHECK (false)", "ALTER TABLE $name DROP CONSTRAINT IF EXISTS never"],
+		["COMMENT ON TABLE $name IS 'a comment'"],
+		['TRUNCATE slip', 'TRUNCATE box', 'TRUNCATE notice']);
+}
+
 my %weight = (
 	insert_values => 30, insert_select => 10, update => 25, delete => 12, update_key => 5, merge => 5, lock_rows => 5, writable_with => 4, mistake => 8, insert_own => 3, move_box => 2, copy => 3
 );
@@ -683,10 +705,7 @@ sub plain_statement
 	@tables = grep { !$table{$_}{view} && $_ ne 'customer' } @tables if $kind eq 'copy';
 	push @tables, ('customer') x 2 if $self->{readable} ne 'customer' && $kind !~ /update_key/;
 	my $name = one_of(@tables);
-	my $statement = $self->$kind($name);
-	# WITH CHECK OPTION cannot be checked at another region.
-	$statement->{refusable} = 1 if ($table{$name}{view} // '') eq 'checked';
-	return $statement;
+	return $self->$kind($name);
 }
 
 # --- prepared statements ------------------------------------------------------------------------------------------
@@ -820,6 +839,7 @@ sub step
 	return $self->execute if $dice < 0.24;
 	return $self->call if $dice < 0.28;
 	return $self->cursor if $dice < 0.30;
+	return $self->ddl if $dice < 0.305;
 	return $self->plain_statement;
 }
 

@@ -58,6 +58,12 @@ VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_serves';
 COMMENT ON FUNCTION homing._serves(int4, anyelement) IS
 	'true; raises 0A000 when the home of the key is not in this region';
 
+-- WITH CHECK OPTION of a view through which another region writes.
+CREATE FUNCTION homing._check_option(view text, fulfilled boolean, new_row record) RETURNS boolean
+VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_check_option';
+COMMENT ON FUNCTION homing._check_option(text, boolean, record) IS
+	'true; raises 44000 unless the condition of the view is fulfilled';
+
 -- A check on rows that an UPDATE of the key moves to another home.
 CREATE FUNCTION homing._unreferenced("row" anyelement, new_key "any") RETURNS boolean
 VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_unreferenced';
