@@ -5,7 +5,8 @@
 #                      isolation, tap
 #   make soak          100,000 seeds of the simulation, the model with wider bounds; random statements on a
 #                      cluster and a plain database, 5,000 for each seed of SOAK_SEEDS; a minute of transfers
-#                      under faults for each seed of SOAK_BANKS; 10,000 reads of one's own writes
+#                      under faults for each seed of SOAK_BANKS; the memory of loads of SOAK_ROWS rows;
+#                      10,000 reads of one's own writes
 #   make demo          three regions on this machine, one is killed
 #   make bench         the figures of README, side by side
 #   make deps          install the Debian packages that are missing
@@ -34,6 +35,7 @@ check-%:
 SOAK_SEEDS ?= 1 2 3 4 5 6 7 8 9 10
 SOAK_STATEMENTS ?= 5000
 SOAK_BANKS ?= 1 2 3 4 5
+SOAK_ROWS ?= 10000000
 SIM_SOAK_SEEDS ?= 100000
 soak: deps
 	SIM_SEEDS=$(SIM_SOAK_SEEDS) MODEL=long $(TOOLS)/check.sh sim model
@@ -42,6 +44,7 @@ soak: deps
 		TAP_TESTS=test/tap/005_differential.pl $(TOOLS)/check.sh tap || exit; done
 	for seed in $(SOAK_BANKS); do BANK_SEED=$$seed BANK_SECONDS=60 \
 		TAP_TESTS=test/tap/012_bank.pl $(TOOLS)/check.sh tap || exit; done
+	MEMORY_ROWS=$(SOAK_ROWS) MEMORY_HUGE=1 TAP_TESTS=test/tap/022_memory.pl $(TOOLS)/check.sh tap
 	READS_ROUNDS=10000 TAP_TESTS=test/tap/014_session_reads.pl $(TOOLS)/check.sh tap
 
 layers: check-layers
