@@ -64,9 +64,15 @@ compare()
 		[ ! -t 2 ] || printf '\r   %s: round %d of %d ' "$name" "$round" "$rounds" >&2
 	done
 	[ ! -t 2 ] || printf '\r%-70s\r' '' >&2
-	local ours baseline
-	ours=$(tr ' ' '\n' <<<"${values[ours]% }" | median)
-	baseline=$(tr ' ' '\n' <<<"${values[baseline]% }" | median)
+	report "$name" "$unit" "$limit" "${values[ours]}" "${values[baseline]}"
+}
+
+# report NAME UNIT LIMIT OURS BASELINE: the medians of lists of values.
+report()
+{
+	local name=$1 unit=$2 limit=$3 ours baseline
+	ours=$(tr ' ' '\n' <<<"${4% }" | median)
+	baseline=$(tr ' ' '\n' <<<"${5% }" | median)
 	awk -v name="$name" -v unit="$unit" -v ours="$ours" -v baseline="$baseline" -v limit="$limit" '
 		BEGIN {
 			split(limit, part, " ")
@@ -74,7 +80,7 @@ compare()
 			met = part[1] == ">=" ? ratio >= part[2] : ratio <= part[2]
 			printf "   %-34s %10.4g %10.4g %-4s %7.3f   %-8s %s\n", name, ours, baseline, unit, ratio, limit, met ? "met" : "MISSED"
 		}'
-	printf '%s|%s|%s|%s|%s|%s|%s\n' "$name" "$unit" "$ours" "$baseline" "$limit" "${values[ours]% }" "${values[baseline]% }" >>"$results"
+	printf '%s|%s|%s|%s|%s|%s|%s\n' "$name" "$unit" "$ours" "$baseline" "$limit" "${4% }" "${5% }" >>"$results"
 }
 
 # compare_trips NAME LIMIT OURS BASELINE: round trips of a transaction. They are what its latency grows by when the
@@ -104,6 +110,52 @@ compare_trips()
 	awk -v name="$name" -v ours="$ours" -v baseline="$baseline" -v limit="$limit" 'BEGIN {
 		printf "   %-34s %10s %10s %-4s %7.3f   <= %-5s %s\n", name, ours, baseline, "RTT", ours / baseline, limit, ours <= limit + 0.1 ? "met" : "MISSED" }'
 	printf '%s|round trips|%s|%s|<= %s|%s|%s\n' "$name" "$ours" "$baseline" "$limit" "$ours" "$baseline" >>"$results"
+}
+
+# milliseconds COMMAND...: how long it takes.
+milliseconds()
+{
+	local start=${EPOCHREALTIME/./}
+	"$@" || die "failed: $*"
+	echo $(((${EPOCHREALTIME/./} - start) / 1000))
+}
+
+# The rows of $WORK_DIR/copy.all: in one COPY at us, or each third at its home, one after the other.
+copy_routed()
+{
+	psql -X -q -v ON_ERROR_STOP=1 -d "$(beside us)" -c "\\copy copied FROM '$WORK_DIR/copy.all'"
+}
+copy_thirds()
+{
+	local region
+	for region in us eu ap; do
+		psql -X -q -v ON_ERROR_STOP=1 -d "$(over_wan "$region")" -c "\\copy copied FROM '$WORK_DIR/copy.$region'" || return
+	done
+}
+
+# compare_copy NAME LIMIT: every round in empty tables, and after the regions have applied the last.
+compare_copy()
+{
+	local name=$1 limit=$2 rounds=$((rounds < 3 ? rounds : 3)) round order side value region  # each takes long
+	local -A values=([ours]="" [baseline]="")
+	for ((round = 1; round <= rounds; round++)); do
+		order="ours baseline"
+		[ $((round % 2)) -eq 0 ] || order="baseline ours"
+		for side in $order; do
+			at us -c 'TRUNCATE copied' || exit
+			converge us eu ap
+			case $side in
+				ours) value=$(milliseconds copy_routed) || exit ;;
+				baseline) value=$(milliseconds copy_thirds) || exit ;;
+			esac
+			# Parts of a transaction over regions may commit after it has returned.
+			for region in us eu ap; do
+				await "$region" "SELECT count(*) = $copy_rows FROM copied"
+			done
+			values[$side]+="$value "
+		done
+	done
+	report "$name" ms "$limit" "${values[ours]}" "${values[baseline]}"
 }
 
 heading()
@@ -145,7 +197,7 @@ beside()
 }
 
 echo "pg_homing bench: $rounds rounds of $seconds s for each side, taking turns; medians; UPDATE by key of $rows rows, prepared"
-start_wan_and_servers 20 us eu alone
+start_wan_and_servers 20 us eu ap alone
 
 # The baseline "without the extension" is a server of its own that does not load it.
 pg_ctl --pgdata="$WORK_DIR/alone" --silent --mode=fast stop
@@ -216,6 +268,25 @@ wan delay '*' 0
 heading "forwarded UPDATE throughput, against direct connections"
 compare "forwarded, RTT 0, 8 clients" tps 8 "$(beside us)|$remote_update" "$(direct eu)|$remote_update" ">= 0.45"
 
+# Three homes: a third region joins. The baseline writes the same homed table, a client at the home of each third.
+if [[ "COPY of 1 M rows, RTT 20 ms" =~ $only ]]; then
+	copy_rows=${BENCH_COPY_ROWS:-1000000}
+	at us -c "ALTER SERVER eu OPTIONS (SET port '${link_port[eu]}')" || exit
+	at ap -c 'CREATE EXTENSION pg_homing'
+	at ap -o /dev/null -c "SELECT homing.join_cluster('ap', '$(over_wan ap)', via => '$(over_wan us)')" || exit
+	at us -c 'CREATE TABLE copied (id int PRIMARY KEY, balance bigint NOT NULL, filler text NOT NULL)' \
+		-o /dev/null -c "SELECT homing.home_table('copied', 'id')" || exit
+	converge us eu ap
+	at us -c "\\copy (SELECT i, i * 7, md5(i::text) FROM generate_series(1, $copy_rows) i) TO '$WORK_DIR/copy.all'" || exit
+	for region in us eu ap; do
+		at us -c "\\copy (SELECT i, i * 7, md5(i::text) FROM generate_series(1, $copy_rows) i WHERE homing.home_of('copied', i) = '$region') TO '$WORK_DIR/copy.$region'" || exit
+	done
+	wan delay '*' 10 || exit
+	heading "COPY of $copy_rows rows over three homes, against a COPY of each third at its home over the same link, in sequence"
+	compare_copy "COPY of 1 M rows, RTT 20 ms" "<= 1.1"
+fi
+
+wan delay '*' 0
 converge us eu
 [ "$(ask us 'SELECT sum(balance) FROM remote_accounts')" = "$(ask eu 'SELECT sum(balance) FROM remote_accounts')" ] ||
 	die "the regions differ after the bench"
