@@ -1,4 +1,5 @@
-# A transaction that writes at several regions commits everywhere or nowhere, whatever dies at which step.
+# A transaction that writes at several regions commits everywhere or nowhere, whatever dies at which step
+# (PROTOCOL §3 rows 51 and 53, §4 row 29; with links cut in 021_commit_cuts).
 use strict;
 use warnings;
 

@@ -1,5 +1,5 @@
 # The connection to the home is lost while a forwarded transaction commits: the sender learns how it ended, or
-# says that it does not know and how to ask. Never is a statement run twice.
+# says that it does not know and how to ask. Never is a statement run twice (PROTOCOL §3 rows 47 and 50).
 use strict;
 use warnings;
 

@@ -1,5 +1,5 @@
 # How a transaction ended is asked while it is still ending: there is one answer, and it is true. What outcomes rest
-# on is out of the hands of those who only use the database.
+# on is out of the hands of those who only use the database (PROTOCOL §3 row 48, §4 rows 10, 30 and 46).
 use strict;
 use warnings;
 

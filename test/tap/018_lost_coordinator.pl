@@ -1,5 +1,5 @@
 # The coordinator of a transaction is lost right after it decided. One survivor has heard of the decision, the other one
-# has not: what the first one knows counts for both.
+# has not: what the first one knows counts for both (PROTOCOL §3 row 52; not decided at all: 010_atomic_commit).
 use strict;
 use warnings;
 
