@@ -130,6 +130,16 @@ $waiter->query_until(qr/over/, "\n");
 is($cluster->sql('eu', "SELECT n FROM counters WHERE id = $other"), '1', 'and the waiter goes on');
 $waiter->quit;
 $sessions[0]->run('COMMIT');
+
+# A session that idles in its transaction for too long ends as it would without other regions, and its part with it.
+my $part = q{SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND application_name LIKE 'pg_homing us %'};
+my $unchanged = $cluster->sql('eu', "SELECT n FROM counters WHERE id = $key{eu}");
+$sessions[3]->run($_) for q{SET idle_in_transaction_session_timeout = '1s'}, 'BEGIN', add('eu');
+is($cluster->sql('eu', $part), '1', 'a transaction is open at the home');
+$cluster->poll('eu', "SELECT ($part) = 0");
+eval { $sessions[3]->run('COMMIT') };
+isnt($@, '', 'idle_in_transaction_session_timeout has ended the session');
+is($cluster->sql('eu', "SELECT n FROM counters WHERE id = $key{eu}"), $unchanged, 'and what it had done at the home');
 $_->close for @sessions;
 
 $cluster->poll('us', 'SELECT count(*) = 0 FROM homing.sessions');
