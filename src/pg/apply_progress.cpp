@@ -1,5 +1,7 @@
 #include "pg/apply_progress.hpp"
 
+#include "pg/shared_memory.hpp"
+
 extern "C" {
 #include "access/xact.h"
 #include "catalog/pg_subscription.h"
@@ -8,11 +10,9 @@ extern "C" {
 #include "replication/origin.h"
 #include "replication/worker_internal.h"
 #include "storage/condition_variable.h"
-#include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
-#include "storage/shmem.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -37,33 +37,18 @@ struct Progress {
 };
 
 Progress *progress = nullptr;
-shmem_request_hook_type next_shmem_request = nullptr;
-shmem_startup_hook_type next_shmem_startup = nullptr;
 
-void RequestShmem()
+void Attach(void *memory, LWLock *, bool fresh)
 {
-	if (next_shmem_request != nullptr)
-		next_shmem_request();
-	RequestAddinShmemSpace(MAXALIGN(sizeof(Progress)));
-}
-
-void StartShmem()
-{
-	if (next_shmem_startup != nullptr)
-		next_shmem_startup();
-	bool found;
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	progress = static_cast<Progress *>(
-		ShmemInitStruct("pg_homing apply progress", sizeof(Progress), &found));
-	if (!found) {
-		pg_atomic_init_u64(&progress->applied, 0);
-		ConditionVariableInit(&progress->moved);
-		for (Waiting &waiting : progress->waiting) {
-			pg_atomic_init_u32(&waiting.subscription, 0);
-			pg_atomic_init_u64(&waiting.position, 0);
-		}
+	progress = static_cast<Progress *>(memory);
+	if (!fresh)
+		return;
+	pg_atomic_init_u64(&progress->applied, 0);
+	ConditionVariableInit(&progress->moved);
+	for (Waiting &waiting : progress->waiting) {
+		pg_atomic_init_u32(&waiting.subscription, 0);
+		pg_atomic_init_u64(&waiting.position, 0);
 	}
-	LWLockRelease(AddinShmemInitLock);
 }
 
 void OnTransactionEnd(XactEvent event, void *)
@@ -107,10 +92,7 @@ TransactionId ApplyTransaction(Oid subscription)
 
 void RegisterApplyProgress()
 {
-	next_shmem_request = shmem_request_hook;
-	shmem_request_hook = RequestShmem;
-	next_shmem_startup = shmem_startup_hook;
-	shmem_startup_hook = StartShmem;
+	AddSharedPiece({"pg_homing apply progress", [] { return sizeof(Progress); }, Attach});
 	RegisterXactCallback(OnTransactionEnd, nullptr);
 }
 

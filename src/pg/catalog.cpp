@@ -4,6 +4,8 @@
 #include <memory>
 #include <vector>
 
+#include "pg/shared_memory.hpp"
+
 extern "C" {
 #include "access/attnum.h"
 #include "access/genam.h"
@@ -20,9 +22,7 @@ extern "C" {
 #include "foreign/foreign.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
-#include "storage/ipc.h"
 #include "storage/lwlock.h"
-#include "storage/shmem.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -50,8 +50,6 @@ struct SharedGeneration {
 };
 
 SharedGeneration *shared = nullptr;
-shmem_request_hook_type next_shmem_request = nullptr;
-shmem_startup_hook_type next_shmem_startup = nullptr;
 
 // What this transaction will announce when it has committed.
 bool catalog_changed = false;
@@ -66,27 +64,14 @@ bool cache_valid = false;
 uint64 cache_generation = 0;
 std::vector<Oid> *watched_relations = nullptr;
 
-void RequestShmem()
+void Attach(void *memory, LWLock *, bool fresh)
 {
-	if (next_shmem_request != nullptr)
-		next_shmem_request();
-	RequestAddinShmemSpace(MAXALIGN(sizeof(SharedGeneration)));
-}
-
-void StartShmem()
-{
-	if (next_shmem_startup != nullptr)
-		next_shmem_startup();
-	bool found;
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	shared = static_cast<SharedGeneration *>(
-		ShmemInitStruct("pg_homing generation", sizeof(SharedGeneration), &found));
-	if (!found) {
-		pg_atomic_init_u64(&shared->catalog, 1);
-		pg_atomic_init_u64(&shared->assignments, 1);
-		ConditionVariableInit(&shared->changed);
-	}
-	LWLockRelease(AddinShmemInitLock);
+	shared = static_cast<SharedGeneration *>(memory);
+	if (!fresh)
+		return;
+	pg_atomic_init_u64(&shared->catalog, 1);
+	pg_atomic_init_u64(&shared->assignments, 1);
+	ConditionVariableInit(&shared->changed);
 }
 
 void OnTransactionEnd(XactEvent event, void *)
@@ -412,10 +397,7 @@ const std::string &Catalog::RegionName(core::RegionId id) const
 void RegisterCatalog()
 {
 	watched_relations = new std::vector<Oid>;
-	next_shmem_request = shmem_request_hook;
-	shmem_request_hook = RequestShmem;
-	next_shmem_startup = shmem_startup_hook;
-	shmem_startup_hook = StartShmem;
+	AddSharedPiece({"pg_homing generation", [] { return sizeof(SharedGeneration); }, Attach});
 	RegisterXactCallback(OnTransactionEnd, nullptr);
 	RegisterSubXactCallback(OnSubTransactionEnd, nullptr);
 	CacheRegisterRelcacheCallback(OnRelationChanged, 0);

@@ -2,14 +2,14 @@
 
 #include <csignal>
 
+#include "pg/shared_memory.hpp"
+
 extern "C" {
 #include "miscadmin.h"
 #include "port/atomics.h"
-#include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
-#include "storage/shmem.h"
 #include "utils/elog.h"
 #include "utils/timestamp.h"
 }
@@ -18,40 +18,25 @@ namespace homing::pg {
 
 namespace {
 
-constexpr const char *kName = "pg_homing deadlock victims";
 constexpr int64 kToUnixMicroseconds =
 	static_cast<int64>(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
 
 // By BackendId: the local number of the transaction that is to go; 0: none. One that has ended by itself leaves
 // its number behind, which does no harm.
 pg_atomic_uint32 *victims = nullptr;
-shmem_request_hook_type next_shmem_request = nullptr;
-shmem_startup_hook_type next_shmem_startup = nullptr;
 
 Size Bytes()
 {
 	return mul_size(sizeof(pg_atomic_uint32), static_cast<Size>(MaxBackends));
 }
 
-void RequestShmem()
+void Attach(void *memory, LWLock *, bool fresh)
 {
-	if (next_shmem_request != nullptr)
-		next_shmem_request();
-	RequestAddinShmemSpace(MAXALIGN(Bytes()));
-}
-
-void StartShmem()
-{
-	if (next_shmem_startup != nullptr)
-		next_shmem_startup();
-	bool found;
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	victims = static_cast<pg_atomic_uint32 *>(ShmemInitStruct(kName, Bytes(), &found));
-	if (!found) {
-		for (int i = 0; i < MaxBackends; ++i)
-			pg_atomic_init_u32(&victims[i], 0);
-	}
-	LWLockRelease(AddinShmemInitLock);
+	victims = static_cast<pg_atomic_uint32 *>(memory);
+	if (!fresh)
+		return;
+	for (int i = 0; i < MaxBackends; ++i)
+		pg_atomic_init_u32(&victims[i], 0);
 }
 
 pg_atomic_uint32 *VictimOf(BackendId backend)
@@ -93,10 +78,7 @@ bool Cancel(int pid, TimestampTz since)
 
 void RegisterDeadlockVictim()
 {
-	next_shmem_request = shmem_request_hook;
-	shmem_request_hook = RequestShmem;
-	next_shmem_startup = shmem_startup_hook;
-	shmem_startup_hook = StartShmem;
+	AddSharedPiece({"pg_homing deadlock victims", Bytes, Attach});
 }
 
 // Those who take their own callback off put back what was below it, which this changes for the last one. An error

@@ -1,6 +1,7 @@
 #include "pg/forward_stats.hpp"
 
 #include "pg/compat.hpp"
+#include "pg/shared_memory.hpp"
 
 extern "C" {
 #include "funcapi.h"
@@ -10,7 +11,6 @@ extern "C" {
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
-#include "storage/shmem.h"
 #include "utils/timestamp.h"
 }
 
@@ -21,7 +21,6 @@ namespace {
 constexpr int kCounters = static_cast<int>(Forwarded::kCounters);
 // Databases times regions. What does not fit is not counted.
 constexpr int kRoom = 512;
-constexpr const char *kTranche = "pg_homing forwarding statistics";
 constexpr const char *kFile = PGSTAT_STAT_PERMANENT_DIRECTORY "/pg_homing_forwarding.stat";
 constexpr const char *kTemporaryFile =
 	PGSTAT_STAT_PERMANENT_DIRECTORY "/pg_homing_forwarding.stat.tmp";
@@ -54,16 +53,6 @@ struct Saved {
 };
 
 Stats *stats = nullptr;
-shmem_request_hook_type next_shmem_request = nullptr;
-shmem_startup_hook_type next_shmem_startup = nullptr;
-
-void RequestShmem()
-{
-	if (next_shmem_request != nullptr)
-		next_shmem_request();
-	RequestAddinShmemSpace(MAXALIGN(sizeof(Stats)));
-	RequestNamedLWLockTranche(kTranche, 1);
-}
 
 // The lock is held exclusively, or nobody else is there yet.
 ForwardCounters *Add(Oid database, int16 region)
@@ -142,22 +131,15 @@ void Save(int code, Datum)
 	(void) unlink(kTemporaryFile);
 }
 
-void StartShmem()
+void Attach(void *memory, LWLock *lock, bool fresh)
 {
-	if (next_shmem_startup != nullptr)
-		next_shmem_startup();
-	bool found;
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	stats = static_cast<Stats *>(ShmemInitStruct(kTranche, sizeof(Stats), &found));
-	if (!found) {
-		stats->lock = &GetNamedLWLockTranche(kTranche)->lock;
-		stats->used = 0;
-	}
-	LWLockRelease(AddinShmemInitLock);
+	stats = static_cast<Stats *>(memory);
 	if (!IsUnderPostmaster)
 		on_shmem_exit(Save, (Datum) 0);
-	if (!found)
-		Load();
+	if (!fresh)
+		return;
+	stats->lock = lock;
+	Load();
 }
 
 ForwardCounters *Find(Oid database, int16 region)
@@ -188,10 +170,7 @@ Forwarded ClassOf(const std::string &sqlstate)
 
 void RegisterForwardStats()
 {
-	next_shmem_request = shmem_request_hook;
-	shmem_request_hook = RequestShmem;
-	next_shmem_startup = shmem_startup_hook;
-	shmem_startup_hook = StartShmem;
+	AddSharedPiece({"pg_homing forwarding statistics", [] { return sizeof(Stats); }, Attach});
 }
 
 ForwardCounters *CountersOf(core::RegionId region) noexcept

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "pg/settings.hpp"
+#include "pg/shared_memory.hpp"
 
 extern "C" {
 #include "access/xact.h"
@@ -13,7 +14,6 @@ extern "C" {
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/procsignal.h"
-#include "storage/shmem.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
@@ -23,7 +23,6 @@ namespace homing::pg {
 
 namespace {
 
-constexpr const char *kTranche = "pg_homing sessions at other regions";
 // A backend has one session for each region and role that it writes with.
 constexpr int kRoomPerBackend = 4;
 constexpr int kLeastRoom = 256;
@@ -53,8 +52,6 @@ struct Slots {
 Slots *slots = nullptr;
 bool waiting_here = false;
 bool exit_registered = false;
-shmem_request_hook_type next_shmem_request = nullptr;
-shmem_startup_hook_type next_shmem_startup = nullptr;
 
 int Room()
 {
@@ -66,34 +63,20 @@ Size Bytes()
 	return add_size(offsetof(Slots, slots), mul_size(sizeof(Slot), static_cast<Size>(Room())));
 }
 
-void RequestShmem()
+void Attach(void *memory, LWLock *lock, bool fresh)
 {
-	if (next_shmem_request != nullptr)
-		next_shmem_request();
-	RequestAddinShmemSpace(MAXALIGN(Bytes()));
-	RequestNamedLWLockTranche(kTranche, 1);
-}
-
-void StartShmem()
-{
-	if (next_shmem_startup != nullptr)
-		next_shmem_startup();
-	bool found;
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	slots = static_cast<Slots *>(ShmemInitStruct(kTranche, Bytes(), &found));
-	if (!found) {
-		memset(slots, 0, Bytes());
-		slots->lock = &GetNamedLWLockTranche(kTranche)->lock;
-		slots->room = Room();
-		ConditionVariableInit(&slots->freed);
-		pg_atomic_init_u32(&slots->waiting, 0);
-		for (int i = 0; i < slots->room; ++i) {
-			pg_atomic_init_u32(&slots->slots[i].state, 0);
-			pg_atomic_init_u32(&slots->slots[i].wanted, 0);
-			pg_atomic_init_u64(&slots->slots[i].transaction, 0);
-		}
+	slots = static_cast<Slots *>(memory);
+	if (!fresh)
+		return;
+	slots->lock = lock;
+	slots->room = Room();
+	ConditionVariableInit(&slots->freed);
+	pg_atomic_init_u32(&slots->waiting, 0);
+	for (int i = 0; i < slots->room; ++i) {
+		pg_atomic_init_u32(&slots->slots[i].state, 0);
+		pg_atomic_init_u32(&slots->slots[i].wanted, 0);
+		pg_atomic_init_u64(&slots->slots[i].transaction, 0);
 	}
-	LWLockRelease(AddinShmemInitLock);
 }
 
 void SetState(int number, SlotState state)
@@ -262,10 +245,7 @@ int Take(int16 region, const char *name)
 
 void RegisterSessionSlots()
 {
-	next_shmem_request = shmem_request_hook;
-	shmem_request_hook = RequestShmem;
-	next_shmem_startup = shmem_startup_hook;
-	shmem_startup_hook = StartShmem;
+	AddSharedPiece({"pg_homing sessions at other regions", Bytes, Attach});
 }
 
 SessionSlot::SessionSlot(core::RegionId region, const std::string &region_name)

@@ -1,5 +1,6 @@
 #include "rehome/worker_table.hpp"
 
+#include "pg/shared_memory.hpp"
 #include "pg/transaction_end.hpp"
 
 extern "C" {
@@ -9,15 +10,12 @@ extern "C" {
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
-#include "storage/shmem.h"
 #include "utils/timestamp.h"
 }
 
 namespace homing::rehome {
 
 namespace {
-
-constexpr const char *kTranche = "pg_homing workers";
 
 struct Entry {
 	Oid database;  // InvalidOid: free
@@ -39,8 +37,6 @@ struct Table {
 
 Table *table = nullptr;
 Entry *mine = nullptr;
-shmem_request_hook_type next_shmem_request = nullptr;
-shmem_startup_hook_type next_shmem_startup = nullptr;
 
 // Every served database takes a worker process, so there cannot be more of them.
 Size TableSize()
@@ -48,27 +44,13 @@ Size TableSize()
 	return add_size(offsetof(Table, entries), mul_size(max_worker_processes, sizeof(Entry)));
 }
 
-void RequestShmem()
+void Attach(void *memory, LWLock *lock, bool fresh)
 {
-	if (next_shmem_request != nullptr)
-		next_shmem_request();
-	RequestAddinShmemSpace(TableSize());
-	RequestNamedLWLockTranche(kTranche, 1);
-}
-
-void StartShmem()
-{
-	if (next_shmem_startup != nullptr)
-		next_shmem_startup();
-	bool found;
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	table = static_cast<Table *>(ShmemInitStruct(kTranche, TableSize(), &found));
-	if (!found) {
-		memset(static_cast<void *>(table), 0, TableSize());
-		table->lock = &GetNamedLWLockTranche(kTranche)->lock;
-		table->size = max_worker_processes;
-	}
-	LWLockRelease(AddinShmemInitLock);
+	table = static_cast<Table *>(memory);
+	if (!fresh)
+		return;
+	table->lock = lock;
+	table->size = max_worker_processes;
 }
 
 // Requires: the lock. nullptr: unknown.
@@ -121,10 +103,7 @@ void OnTransactionEnd(XactEvent event, void *)
 
 void RegisterWorkerTable()
 {
-	next_shmem_request = shmem_request_hook;
-	shmem_request_hook = RequestShmem;
-	next_shmem_startup = shmem_startup_hook;
-	shmem_startup_hook = StartShmem;
+	pg::AddSharedPiece({"pg_homing workers", TableSize, Attach});
 }
 
 bool WorkerTableExists()
