@@ -18,6 +18,7 @@
 extern "C" {
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
@@ -198,8 +199,10 @@ bool ReadsHomedTable(const PlannedStmt *statement)
 		foreach (cell, statement->rtable) {
 			++index;
 			auto *entry = lfirst_node(RangeTblEntry, cell);
-			// What a write changes is read where it is at home.
-			if (entry->rtekind != RTE_RELATION || list_member_int(statement->resultRelations, index))
+			// What a write changes is read where it is at home. The row in ON CONFLICT that is not inserted
+			// looks like a relation, too.
+			if (entry->rtekind != RTE_RELATION || entry->relkind == RELKIND_COMPOSITE_TYPE ||
+			    list_member_int(statement->resultRelations, index))
 				continue;
 			if (catalog->Find(entry->relid) != nullptr)
 				return true;

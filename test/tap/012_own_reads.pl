@@ -48,4 +48,16 @@ is($cluster->sql('us', "SET homing.read_consistency = eventual; $two $sum; ROLLB
 	'eventual reads what is in this region: its own part');
 is($cluster->sql('us', "$sum"), 300, 'and nothing was committed');
 
+# Committed at eu, and not applied here: a read waits, a write at eu does not.
+my $stream = $cluster->sql('us', 'SELECT homing._stream_name(2::int2, 1::int2)');
+$cluster->sql('us', "ALTER SUBSCRIPTION $stream DISABLE");
+$cluster->poll('us', qq{SELECT count(*) = 0 FROM pg_stat_subscription WHERE subname = '$stream' AND pid IS NOT NULL});
+my $committed = "SET homing.read_timeout = '300ms'; UPDATE accounts SET balance = balance + 1 WHERE id = $key{eu};";
+$cluster->fails_with('us', "$committed $sum", '55P03', 'a read waits for what the session has committed');
+my $upsert = "INSERT INTO accounts VALUES ($key{eu}, 0) ON CONFLICT (id) DO UPDATE SET balance = accounts.balance + 1";
+is($cluster->sql('us', "$committed $upsert RETURNING balance"), '103', 'ON CONFLICT reads where the row is');
+is($cluster->sql('us', "$committed UPDATE accounts SET balance = balance - 4 WHERE id = $key{eu} RETURNING balance"), '100', 'so does UPDATE');
+$cluster->sql('us', "ALTER SUBSCRIPTION $stream ENABLE");
+$cluster->poll('us', "SELECT balance = 100 FROM accounts WHERE id = $key{eu}");
+
 done_testing();
