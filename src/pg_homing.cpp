@@ -17,6 +17,7 @@
 #include "pg/catalog.hpp"
 #include "pg/deadlock_victim.hpp"
 #include "pg/forward_stats.hpp"
+#include "pg/lease.hpp"
 #include "pg/session_slots.hpp"
 #include "pg/settings.hpp"
 
@@ -36,6 +37,7 @@ void _PG_init(void)
 	homing::pg::RegisterApplyProgress();
 	homing::pg::RegisterDeadlockVictim();
 	homing::pg::RegisterForwardStats();
+	homing::pg::RegisterLease();  // before RegisterTransaction: the last look before a commit is at the lease
 	homing::pg::RegisterSessionSlots();
 	homing::rehome::RegisterPeers();
 	homing::rehome::RegisterLauncher();

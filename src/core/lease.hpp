@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <vector>
 
@@ -28,6 +29,49 @@ struct LeaseTerms {
 	// How long a voter promises: the lease on the slowest clock, measured on the fastest, and the margin.
 	Duration Promise() const;
 };
+
+// How it is made sure that a region that was declared lost does not serve.
+enum class Fencing {
+	kAuto,    // by leases where three regions or more vote, else by the operator's word
+	kQuorum,  // by leases
+	kOperator
+};
+
+// Whether a region serves only while it holds a lease.
+constexpr bool NeedsLease(Fencing fencing, int voters)
+{
+	return fencing == Fencing::kQuorum || (fencing == Fencing::kAuto && voters >= 3);
+}
+
+// Whether a region that has written so much, and no more, is a copy of an older state of itself: another region has
+// more of it. It must neither serve nor vote.
+constexpr bool WentBackInTime(std::uint64_t written, std::uint64_t applied_elsewhere)
+{
+	return written < applied_elsewhere;
+}
+
+// Whether a region is declared lost without anybody asking for it: a majority of the voters has heard nothing of it
+// for `limit`. One link that is cut, or comes and goes, is no reason. `silences`: of those that answer.
+bool IsSilent(const std::vector<Duration> &silences, int voters, Duration limit);
+
+// How long a survivor leaves it to others to declare a loss, or to finish what somebody has begun; `rank`: how many
+// living regions come before it.
+constexpr Duration DeclareAfter(int rank)
+{
+	return Milliseconds(2000 + 3000 * rank);
+}
+
+// What a voter keeps of one region. Plain: it lives in shared memory.
+struct VoterPromise {
+	Instant until;     // what was promised
+	Instant withheld;  // no promise before
+};
+
+// Promises, unless it is withheld: the region is not declared lost with this vote for a while.
+bool Promise(VoterPromise *promise, const LeaseTerms &terms, Instant now);
+void Withhold(VoterPromise *promise, Instant until);
+// Until when the voter may not vote for the loss. `started`: from then on it knows what it promised.
+Instant PromisedUntil(const VoterPromise &promise, const LeaseTerms &terms, Instant started);
 
 // A voter's side.
 class LeaseVoter {
@@ -49,8 +93,7 @@ public:
 private:
 	LeaseTerms terms_;
 	Instant started_;
-	std::map<RegionId, Instant> promised_;  // until when
-	std::map<RegionId, Instant> withheld_;  // until when
+	std::map<RegionId, VoterPromise> promises_;
 };
 
 // The holder's side.
@@ -64,18 +107,22 @@ public:
 
 	// A voter has promised, in answer to a question that was sent at `sent`. Others than voters are ignored.
 	void Renew(RegionId voter, Instant sent);
-	// Other voters from now on. Promises of those that stay are kept.
-	void ChangeVoters(std::vector<RegionId> voters);
+	// Other voters from now on. Promises of those that stay are kept. Those of `leaving`, who are about to be
+	// voters no longer, do not count, while they still make the majority larger.
+	void ChangeVoters(std::vector<RegionId> voters, std::vector<RegionId> leaving = {});
 
 	// Until when a majority has promised.
 	Instant ValidUntil() const { return valid_until_; }
 	bool MayServe(Instant now) const { return now < valid_until_; }
+	// Whose promise is older than this, or was never given.
+	std::vector<RegionId> OlderThan(Instant sent) const;
 
 private:
 	void Count();
 
 	LeaseTerms terms_;
 	std::vector<RegionId> voters_;
+	std::vector<RegionId> leaving_;
 	std::map<RegionId, Instant> renewed_;  // when the newest answered question was sent
 	Instant valid_until_;
 };

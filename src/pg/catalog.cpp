@@ -274,6 +274,16 @@ void ApplyOwnership(const RawTable &rows, std::vector<core::Keyspace> *keyspaces
 	}
 }
 
+int CountVoters(const RawTable &members)
+{
+	int voters = 0;
+	for (int i = 0; i < members.count; ++i) {
+		if (Status(Text(members.rows[i].values[2])) == core::RegionStatus::kActive)
+			++voters;
+	}
+	return voters;
+}
+
 std::unique_ptr<Catalog> Build(const RawCatalog &raw)
 {
 	if (!raw.present)
@@ -303,6 +313,7 @@ std::unique_ptr<Catalog> Build(const RawCatalog &raw)
 	                  std::move(keyspaces)),
 		PgCall([&] { return DatumGetCString(DirectFunctionCall1(uuid_out, here.values[2])); }),
 		here.nulls[1] ? std::string() : Text(here.values[1]),
+		CountVoters(raw.member),
 		{}});
 	if (catalog->fenced.empty() && catalog->map.HereIsLost())
 		catalog->fenced = "this region was declared lost";
@@ -412,6 +423,12 @@ Oid HomingRelation(const char *name)
 bool CatalogIsShared()
 {
 	return shared != nullptr;
+}
+
+void WakeWaiters() noexcept
+{
+	pg_atomic_fetch_add_u64(&shared->catalog, 1);
+	ConditionVariableBroadcast(&shared->changed);
 }
 
 bool CatalogIsCurrent()

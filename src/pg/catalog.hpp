@@ -33,6 +33,7 @@ struct Catalog {
 	core::HomeMap map;
 	std::string cluster;  // its id
 	std::string fenced;   // why this region must not serve; empty: it may
+	int voters = 0;       // regions whose majority gives leases
 	std::unordered_map<Oid, HomedTable> tables;
 
 	// The homed table that a relation is, or is a partition of, at any depth; nullptr: not homed.
@@ -74,6 +75,9 @@ bool AwaitChange(CatalogVersion seen, long timeout);
 // While it is set, what is inserted into homing.assignment are claims of keys that had no assignment: the
 // transaction may be prepared. Returns what was set before.
 bool SetClaiming(bool now);
+
+// Lets those look again who wait in AwaitChange. Never fails.
+void WakeWaiters() noexcept;
 
 // Rises with every committed change of an assignment.
 uint64 AssignmentGeneration();

@@ -1,5 +1,7 @@
 #include "pg/settings.hpp"
 
+#include "core/lease.hpp"
+
 #include "pg/server.hpp"
 
 extern "C" {
@@ -21,6 +23,13 @@ const config_enum_entry kReadConsistencies[] = {
 	{nullptr, 0, false},
 };
 
+const config_enum_entry kFencings[] = {
+	{"auto", static_cast<int>(core::Fencing::kAuto), false},
+	{"quorum", static_cast<int>(core::Fencing::kQuorum), false},
+	{"operator", static_cast<int>(core::Fencing::kOperator), false},
+	{nullptr, 0, false},
+};
+
 bool last_commit;  // not used: see ShowLastCommit
 
 const char *ShowLastCommit()
@@ -34,6 +43,16 @@ const char *ShowLastCommit()
 
 void DefineSettings()
 {
+	DefineCustomIntVariable(
+		"homing.auto_declare_lost",
+		"Time after which the others declare a region lost that no majority hears of.", "0: never.",
+		&settings.auto_declare_lost_s, 0, 0, 86400, PGC_SIGHUP, GUC_UNIT_S, nullptr, nullptr,
+		nullptr);
+	DefineCustomIntVariable("homing.clock_drift",
+	                        "How far the speed of a region's clock may be off, in millionths.",
+	                        "A region that voted for a lease keeps its promise longer by this.",
+	                        &settings.clock_drift_ppm, 1000, 0, 100000, PGC_SIGHUP, 0, nullptr,
+	                        nullptr, nullptr);
 	DefineCustomIntVariable("homing.connect_timeout", "Time allowed to connect to another region.",
 	                        nullptr, &settings.connect_timeout_ms, 5000, 100, 600000, PGC_USERSET,
 	                        GUC_UNIT_MS, nullptr, nullptr, nullptr);
@@ -47,6 +66,12 @@ void DefineSettings()
 	                           "Behind \"stop:\" it stops there until it gets SIGCONT.",
 	                           &settings.debug_point, "", PGC_SUSET, GUC_NOT_IN_SAMPLE, nullptr,
 	                           nullptr, nullptr);
+	DefineCustomEnumVariable(
+		"homing.fencing", "What keeps a region from serving that was declared lost.",
+		"quorum: it serves only while it holds a lease from a majority of the regions. operator: the word "
+		"of who declares it lost. auto: quorum from three regions on.",
+		&settings.fencing, static_cast<int>(core::Fencing::kAuto), kFencings, PGC_SIGHUP, 0,
+		nullptr, nullptr, nullptr);
 	DefineCustomStringVariable(
 		"homing.forward_settings",
 		"Further settings whose value travels with a forwarded statement.",
@@ -69,6 +94,11 @@ void DefineSettings()
 	                         false, PGC_INTERNAL,
 	                         GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL | GUC_DISALLOW_IN_FILE, nullptr,
 	                         nullptr, ShowLastCommit);
+	DefineCustomIntVariable("homing.lease_duration",
+	                        "Time for which a region may serve after a majority has answered it.",
+	                        "It is also how long a loss takes to be declared.",
+	                        &settings.lease_duration_ms, 10000, 500, 600000, PGC_SIGHUP,
+	                        GUC_UNIT_MS, nullptr, nullptr, nullptr);
 	DefineCustomBoolVariable("homing.local_ddl",
 	                         "Allows DDL on a homed table to run in this region only.",
 	                         "Every other region must run the same DDL, or replication to it stops.",

@@ -7,12 +7,16 @@ namespace homing::pg {
 enum ReadConsistency { kReadEventual, kReadSession, kReadHome };
 
 struct Settings {
+	int auto_declare_lost_s;  // 0: never
+	int clock_drift_ppm;
 	int connect_timeout_ms;
 	int connection_idle_timeout_ms;  // 0: none
 	char *debug_point;               // where this process kills or stops itself; empty: nowhere
+	int fencing;                     // a core::Fencing
 	char *forward_settings;  // comma-separated names of settings that travel with a forwarded statement
 	char *forwarded_from;  // name of the region this session executes statements for; empty: a client's own
 	int handover_timeout_ms;
+	int lease_duration_ms;
 	bool local_ddl;
 	int max_connections_per_region;  // 0: no limit
 	char *orphans_beyond;  // position: decoding shows what was written here beyond it; empty: it does not

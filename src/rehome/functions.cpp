@@ -10,6 +10,7 @@
 #include "pg/home_lock.hpp"
 #include "pg/key.hpp"
 #include "pg/key_home.hpp"
+#include "pg/lease.hpp"
 #include "rehome/key_value.hpp"
 
 extern "C" {
@@ -295,6 +296,7 @@ PGDLLEXPORT Datum homing_assign(PG_FUNCTION_ARGS)
 		if (place.home == locked)
 			break;
 	}
+	pg::CheckLease();
 	const int16 here = pg::PgEntry([&] { return RequireRegion().map.here().value; });
 	// A key that is here stays in its home; nobody else can claim it any more.
 	const int32 home =

@@ -27,6 +27,7 @@
 #include "pg/apply_progress.hpp"
 #include "pg/catalog.hpp"
 #include "pg/home_lock.hpp"
+#include "pg/lease.hpp"
 
 extern "C" {
 #include "access/htup_details.h"
@@ -192,6 +193,7 @@ PGDLLEXPORT Datum homing_lock_home(PG_FUNCTION_ARGS)
 	if (!PG_GETARG_BOOL(2))
 		PG_RETURN_BOOL(pg::TryLockHomeForMove(keyspace, home));
 	pg::LockHomeForMove(keyspace, home);
+	pg::CheckLease();
 	PG_RETURN_BOOL(true);
 }
 

@@ -11,7 +11,10 @@
 #include "rehome/worker.hpp"
 
 #include "core/deadlock.hpp"
+#include "core/lease.hpp"
 #include "core/map_exchange.hpp"
+#include "rehome/lease_keeper.hpp"
+#include "rehome/own_transaction.hpp"
 #include "rehome/second_phase.hpp"
 #include "rehome/worker_state.hpp"
 #include "rehome/worker_table.hpp"
@@ -25,6 +28,7 @@
 
 #include "pg/credentials.hpp"
 #include "pg/deadlock_victim.hpp"
+#include "pg/lease.hpp"
 #include "pg/settings.hpp"
 #include "pg/waiter.hpp"
 
@@ -60,34 +64,8 @@ constexpr milliseconds kForgetPause{60000};
 constexpr milliseconds kDeadlockPause{5000};
 constexpr milliseconds kPrunePause{60000};
 constexpr milliseconds kTailsPause{1000};
-
-// A transaction of ours, or an exchange, that failed.
-class Failure : public std::runtime_error {
-public:
-	using std::runtime_error::runtime_error;
-};
-
-// Runs the body in a transaction of its own; the memory context is the same afterwards.
-template <typename Body>
-void InTransaction(const Body &body)
-{
-	std::optional<std::string> failure;
-	MemoryContext context = CurrentMemoryContext;
-	try {
-		pg::PgCall([] { StartTransactionCommand(); });
-		body();
-		pg::PgCall([] { CommitTransactionCommand(); });
-	} catch (const pg::ServerError &error) {
-		failure = error.what();  // a copy: the abort below frees the original
-	} catch (const std::exception &error) {
-		failure = error.what();
-	}
-	if (failure)
-		pg::PgCall([] { AbortCurrentTransaction(); });
-	MemoryContextSwitchTo(context);
-	if (failure)
-		throw Failure(*failure);
-}
+constexpr milliseconds kDeclarePause{5000};
+constexpr milliseconds kDeclareTimeout{90000};
 
 // --- the worker -------------------------------------------------------------------------------------
 
@@ -176,6 +154,7 @@ private:
 	void ForgetOutcomes();
 	void KeepTails();
 	void RemoveLostStreams();
+	void DeclareLosses();
 
 	core::WaitGraph LookAtWaits();
 	void CancelDeadlocked(const core::Victim &victim);
@@ -193,7 +172,10 @@ private:
 	core::RegionId here_;
 	core::MapSummary mine_;
 	bool fenced_ = false;
-	bool map_changed_ = false;  // ours was written since it was read
+	int voters_ = 0;
+	bool losses_ = false;
+	std::optional<Clock::time_point> losses_due_;  // when to do something about them
+	bool map_changed_ = false;                     // ours was written since it was read
 	Oid administrator_ = InvalidOid;
 	bool lost_streams_ = false;
 	Clock::time_point clean_up_due_ = Clock::time_point::min();
@@ -231,6 +213,10 @@ void Worker::ReadOwnState()
 	mine_.epoch = core::Epoch(state.epoch);
 	mine_.digest = state.digest;
 	fenced_ = state.fenced;
+	losses_ = state.losses && state.votes;
+	voters_ = state.votes ? 1 : 0;
+	for (int i = 0; i < state.peer_count; ++i)
+		voters_ += state.peers[i].votes ? 1 : 0;
 	administrator_ = state.administrator;
 	lost_streams_ = state.lost_streams;
 	Meet(state);
@@ -517,7 +503,7 @@ void Worker::ForgetOutcomes()
 // Those that have been released to this region, or to a lost one whose heir it is.
 void Worker::AcceptHomes()
 {
-	if (fenced_)
+	if (fenced_ || !pg::MayServe(voters_))
 		return;
 	MemoryContext context = CurrentMemoryContext;
 	InTransaction([&] { pg::PgCall([&] { Call("SELECT homing._accept_homes()", {}, context); }); });
@@ -576,6 +562,52 @@ void Worker::RemoveLostStreams()
 	InTransaction([&] { pg::PgCall([&] { Call("SELECT homing._clean_up_lost()", {}, context); }); });
 }
 
+// In a session of its own, with this very region: the declaration takes sessions with all others, and its steps must
+// see each other's commits.
+void Worker::DeclareLosses()
+{
+	if (!losses_ || fenced_) {
+		losses_due_.reset();
+		return;
+	}
+	const auto wait = [this] {
+		const auto before = std::count_if(peers_.begin(), peers_.end(), [this](const auto &entry) {
+			return !entry.second.lost && entry.first < here_ && entry.second.trouble.empty();
+		});
+		return milliseconds(core::DeclareAfter(static_cast<int>(before)).us / 1000);
+	};
+	if (!losses_due_)
+		losses_due_ = Clock::now() + wait();
+	if (Clock::now() < *losses_due_)
+		return;
+	losses_due_ = Clock::now() + kDeclarePause + wait();
+	Peer here;
+	InTransaction([&] {
+		MemoryContext context = CurrentMemoryContext;
+		here.name = pg::PgCall([&] {
+			return Call(
+				"SELECT m.name FROM homing.local_region l JOIN homing.member m USING (region_id)",
+				{}, context);
+		});
+	});
+	try {
+		waiter_.AllowUntil(Clock::now() + milliseconds(pg::settings.connect_timeout_ms));
+		Connect(here);
+		waiter_.AllowUntil(Clock::now() + kDeclareTimeout);
+		const remote::Result result = here.connection->Execute(
+			"SELECT homing._declare_by_itself($1::bigint)::text",
+			{{std::to_string(static_cast<std::int64_t>(pg::settings.auto_declare_lost_s) * 1000)}});
+		if (PQntuples(result.get()) == 1 && PQgetisnull(result.get(), 0, 0) == 0)
+			pg::PgCall([&] {
+				ereport(LOG, (errmsg("declared a loss"),
+				              errdetail_internal("%s", PQgetvalue(result.get(), 0, 0))));
+			});
+	} catch (const remote::Error &error) {
+		throw Failure(error.what());
+	}
+	losses_due_.reset();
+}
+
 void Worker::Do(const char *duty, void (Worker::*body)())
 {
 	std::string trouble;
@@ -625,8 +657,10 @@ void Worker::Run()
 		Do("read the cluster map", &Worker::ReadOwnState);
 		if (!region_)
 			return;
+		pg::PgCall([] { StartLeaseKeeper(); });
 		Do("accept homes that were handed over", &Worker::AcceptHomes);
 		Do("exchange cluster maps", &Worker::ExchangeMaps);
+		Do("declare a loss", &Worker::DeclareLosses);
 		Do("end prepared transactions", &Worker::EndPrepared);
 		Do("look for deadlocks", &Worker::FindDeadlocks);
 		Do("forget old outcomes", &Worker::ForgetOutcomes);
@@ -636,6 +670,8 @@ void Worker::Run()
 		Sleep();
 	}
 }
+
+}  // namespace
 
 // A worker has the server's defaults, which a database can change: none of them may change what we do.
 void SettleIn()
@@ -657,8 +693,6 @@ void SettleIn()
 	for (const auto &setting : kSettings)
 		SetConfigOption(setting[0], setting[1], PGC_SUSET, PGC_S_OVERRIDE);
 }
-
-}  // namespace
 
 void RunWorker()
 {

@@ -73,7 +73,10 @@ void ReadState(RawState *state, MemoryContext context)
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	Run("SELECT l.cluster_id::text, l.region_id, l.fenced IS NOT NULL, homing._has_lost_streams(), l.admin, c.epoch, "
-	    "homing._map_digest() FROM homing.local_region l CROSS JOIN homing.cluster_map c",
+	    "homing._map_digest(), EXISTS (SELECT FROM homing.member m WHERE m.region_id = l.region_id AND m.status = 'active'), "
+	    "pg_catalog.cardinality(homing._unfinished_losses()) > 0 OR pg_catalog.cardinality(homing._silent_here("
+	    "(pg_catalog.extract('epoch', pg_catalog.current_setting('homing.auto_declare_lost')::pg_catalog.interval) * 1000)::pg_catalog.int8)) > 0 "
+	    "FROM homing.local_region l CROSS JOIN homing.cluster_map c",
 	    SPI_OK_SELECT);
 	if (SPI_processed == 1) {
 		state->region = true;
@@ -84,9 +87,11 @@ void ReadState(RawState *state, MemoryContext context)
 		state->administrator = get_role_oid(NameStr(*DatumGetName(Column(0, 5))), true);
 		state->epoch = DatumGetInt64(Column(0, 6));
 		state->digest = static_cast<uint64>(DatumGetInt64(Column(0, 7)));
+		state->votes = DatumGetBool(Column(0, 8));
+		state->losses = DatumGetBool(Column(0, 9));
 
 		// A lost region whose name lives on in a later incarnation has no server of its own.
-		Run("SELECT m.region_id, m.name::text, m.status = 'lost' FROM homing.member m JOIN homing.local_region l "
+		Run("SELECT m.region_id, m.name::text, m.status = 'lost', m.status = 'active', m.pending FROM homing.member m JOIN homing.local_region l "
 		    "ON m.region_id <> l.region_id WHERE m.status <> 'lost' OR NOT EXISTS (SELECT FROM homing.member n "
 		    "WHERE n.name = m.name AND n.region_id > m.region_id) ORDER BY m.region_id",
 		    SPI_OK_SELECT);
@@ -98,6 +103,8 @@ void ReadState(RawState *state, MemoryContext context)
 			peer->id = DatumGetInt16(Column(i, 1));
 			strlcpy(peer->name, TextDatumGetCString(Column(i, 2)), NAMEDATALEN);
 			peer->lost = DatumGetBool(Column(i, 3));
+			peer->votes = DatumGetBool(Column(i, 4));
+			peer->pending = DatumGetBool(Column(i, 5));
 		}
 	}
 	PopActiveSnapshot();

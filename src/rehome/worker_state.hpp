@@ -10,6 +10,8 @@ namespace homing::rehome {
 struct RawPeer {
 	int16 id;
 	bool lost;
+	bool votes;
+	bool pending;  // about to be lost
 	char name[NAMEDATALEN];
 };
 
@@ -19,6 +21,8 @@ struct RawState {
 	const char *cluster = nullptr;
 	int16 here = 0;
 	bool fenced = false;
+	bool votes = false;
+	bool losses = false;  // one is to be finished, or declared
 	bool lost_streams = false;
 	Oid administrator = InvalidOid;
 	int64 epoch = 0;

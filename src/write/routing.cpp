@@ -13,6 +13,7 @@
 #include "pg/catalog.hpp"
 #include "pg/home_lock.hpp"
 #include "pg/key_home.hpp"
+#include "pg/lease.hpp"
 #include "pg/settings.hpp"
 #include "write/claims.hpp"
 #include "write/everywhere.hpp"
@@ -241,6 +242,18 @@ remote::Error ArrivesLate()
 	return error;
 }
 
+// Only a region that holds a lease serves. After its server was started it gets one in a moment.
+void CheckLease(const pg::Catalog &catalog, const WrittenTarget &target)
+{
+	if (pg::MayServe(catalog.voters))
+		return;
+	remote::Error error("25006", "cannot write to homed table " + Quoted(TableName(target.relid)) +
+	                                 ": this region is fenced");
+	error.detail = pg::PgCall([] { return pg::WhyNotServing(); });
+	error.hint = "Write at another region, or again when this one reaches the others.";
+	throw NotYet{error, pg::FirstLeasePatience()};
+}
+
 // A home that was handed over to this region waits for the last writes of its old owner.
 void CheckArrived(const pg::Catalog &catalog, const pg::HomedTable &table, core::HomeId home)
 {
@@ -360,6 +373,8 @@ private:
 		for (core::HomeId home : homes)
 			CheckArrived(*catalog_, table, home);
 		LockHomes(table, homes);
+		if (!homes.empty())
+			CheckLease(*catalog_, target);
 		if (!pg::CatalogIsCurrent() || pg::AssignmentGeneration() != assignments_)
 			return false;
 		if (!HoldClaims(target, table, homes, of_keys, shared))
@@ -462,7 +477,7 @@ bool ServesOneKey(const WrittenKeys &keys, Decision *decision)
 	if (!(*here)[static_cast<std::size_t>(home.value)])
 		return false;
 	pg::PgCall([&] { pg::LockHomeForWrite(table->second.keyspace, home); });
-	if (!(pg::CurrentVersion() == seen))
+	if (!(pg::CurrentVersion() == seen) || !pg::MayServe(catalog->voters))
 		return false;
 	decision->serve = true;
 	decision->region = catalog->map.here();

@@ -9,6 +9,7 @@
 #include "pg/boundary.hpp"
 #include "pg/catalog.hpp"
 #include "pg/home_lock.hpp"
+#include "pg/lease.hpp"
 #include "pg/waiter.hpp"
 #include "write/atomic_commit.hpp"
 #include "write/idle_sessions.hpp"
@@ -190,6 +191,8 @@ void OnPreCommit()
 	else if (!writers.empty()) {
 		// The decision is ours.
 		pg::PgCall([] { CheckWaitsForRegions(); });
+		// Our decision must not be beyond what survives of us.
+		pg::PgCall([] { pg::CheckLease(); });
 		PrepareEverywhere(writers);
 	}
 }

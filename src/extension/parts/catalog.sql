@@ -6,6 +6,7 @@
 --   activation, assignment, milestone,  replicated, INSERT-only: rows of different origins never touch.
 --   key_acceptance, ownership, dependency
 --   pending_key                         local: what is in those and open.
+--   acceptor                            local: this region as a voter.
 --   event                               local history.
 
 CREATE TABLE homing.local_region (
@@ -29,11 +30,25 @@ CREATE TABLE homing.member (
 	status text NOT NULL CHECK (status IN ('joining', 'active', 'lost')),
 	heirs int2[] NOT NULL DEFAULT '{}',   -- in order of preference; empty: spread over the survivors
 	spread int2[] NOT NULL DEFAULT '{}',  -- the survivors, set when it is declared lost
+	pending boolean NOT NULL DEFAULT false,  -- a majority has voted that it is lost; how far it came is not known yet
 	final_lsn pg_lsn,                     -- position of its stream that all survivors have; set when lost
 	joined_epoch bigint NOT NULL,
 	lost_epoch bigint
 );
 COMMENT ON TABLE homing.member IS 'incarnations of regions: a region that returns from a loss is a new row of the same name';
+
+-- What this region keeps as a voter: it is durable before the voter answers. Local.
+CREATE TABLE homing.acceptor (
+	promised_round bigint NOT NULL DEFAULT 0 CHECK (promised_round >= 0),  -- 0: none
+	promised_to int2 NOT NULL DEFAULT 0,
+	accepted_round bigint NOT NULL DEFAULT 0 CHECK (accepted_round >= 0),  -- 0: it has no value
+	accepted_from int2 NOT NULL DEFAULT 0,
+	value jsonb,                         -- a cluster map
+	longest_lease int4 NOT NULL DEFAULT 0  -- ms, of those it has promised
+);
+CREATE UNIQUE INDEX acceptor_single ON homing.acceptor ((true));
+INSERT INTO homing.acceptor DEFAULT VALUES;
+COMMENT ON TABLE homing.acceptor IS 'what this region has promised and accepted as a voter on the cluster map';
 
 CREATE TABLE homing.keyspace (
 	keyspace_id int4 PRIMARY KEY CHECK (keyspace_id > 0),

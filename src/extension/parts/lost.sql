@@ -1,7 +1,7 @@
 -- The cluster map as regions exchange it, heirs, and the loss of a region (operator mode).
 --
 -- A map travels as jsonb: {"cluster", "epoch", "members": [{"id", "name", "status", "heirs", "spread",
--- "final_lsn", "joined_epoch", "lost_epoch"}], "events": [...]}. A region takes a map only if its epoch
+-- "pending", "final_lsn", "joined_epoch", "lost_epoch"}], "events": [...]}. A region takes a map only if its epoch
 -- is higher than its own; so maps may arrive late, twice, and from anybody.
 
 CREATE FUNCTION homing._map() RETURNS jsonb
@@ -12,7 +12,7 @@ AS $$
 		'epoch', c.epoch,
 		'members', (SELECT jsonb_agg(jsonb_build_object(
 						'id', m.region_id, 'name', m.name, 'status', m.status, 'heirs', to_jsonb(m.heirs),
-						'spread', to_jsonb(m.spread), 'final_lsn', m.final_lsn,
+						'spread', to_jsonb(m.spread), 'pending', m.pending, 'final_lsn', m.final_lsn,
 						'joined_epoch', m.joined_epoch, 'lost_epoch', m.lost_epoch) ORDER BY m.region_id)
 					FROM homing.member m))
 	FROM homing.local_region l CROSS JOIN homing.cluster_map c
@@ -26,7 +26,8 @@ STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT ('x' || substr(encode(sha256(convert_to(concat_ws('|', map->>'cluster', map->>'epoch',
 		(SELECT string_agg(concat_ws(':', m->>'id', m->>'name', m->>'status', m->>'heirs', m->>'spread',
-									 coalesce((m->>'final_lsn')::pg_lsn::text, '-')),
+									 coalesce((m->>'final_lsn')::pg_lsn::text, '-'),
+									 CASE WHEN (m->>'pending')::boolean THEN 'pending' END),
 						   ';' ORDER BY (m->>'id')::int)
 		 FROM jsonb_array_elements(map->'members') m)), 'UTF8')), 'hex'), 1, 16))::bit(64)::bigint
 	WHERE map IS NOT NULL
@@ -101,12 +102,13 @@ BEGIN
 	IF theirs <= mine THEN
 		RETURN false;
 	END IF;
+	PERFORM homing._check_not_voted(map);
 
 	FOR region IN
 		SELECT m.id, m.status
-		FROM jsonb_to_recordset(map->'members') AS m(id int2, status text)
-		WHERE m.status = 'lost'
-			AND NOT EXISTS (SELECT FROM homing.member k WHERE k.region_id = m.id AND k.status = 'lost')
+		FROM jsonb_to_recordset(map->'members') AS m(id int2, status text, pending boolean)
+		WHERE (m.status = 'lost' OR m.pending)
+			AND NOT EXISTS (SELECT FROM homing.member k WHERE k.region_id = m.id AND (k.status = 'lost' OR k.pending))
 	LOOP
 		FOR stream IN
 			SELECT s.subname FROM pg_subscription s
@@ -122,16 +124,16 @@ BEGIN
 	END LOOP;
 
 	INSERT INTO homing.member AS k
-		(region_id, name, status, heirs, spread, final_lsn, joined_epoch, lost_epoch)
+		(region_id, name, status, heirs, spread, pending, final_lsn, joined_epoch, lost_epoch)
 	SELECT m.id, m.name, m.status, homing._jsonb_regions(m.heirs), homing._jsonb_regions(m.spread),
-		m.final_lsn, m.joined_epoch, m.lost_epoch
+		coalesce(m.pending, false), m.final_lsn, m.joined_epoch, m.lost_epoch
 	FROM jsonb_to_recordset(map->'members') AS m(id int2, name text, status text, heirs jsonb, spread jsonb,
-		final_lsn pg_lsn, joined_epoch bigint, lost_epoch bigint)
+		pending boolean, final_lsn pg_lsn, joined_epoch bigint, lost_epoch bigint)
 	ON CONFLICT (region_id) DO UPDATE
 	SET name = excluded.name, status = excluded.status, heirs = excluded.heirs, spread = excluded.spread,
-		final_lsn = excluded.final_lsn, joined_epoch = excluded.joined_epoch, lost_epoch = excluded.lost_epoch
-	WHERE (k.name, k.status, k.heirs, k.spread, k.final_lsn, k.joined_epoch, k.lost_epoch)
-		IS DISTINCT FROM (excluded.name, excluded.status, excluded.heirs, excluded.spread, excluded.final_lsn,
+		pending = excluded.pending, final_lsn = excluded.final_lsn, joined_epoch = excluded.joined_epoch, lost_epoch = excluded.lost_epoch
+	WHERE (k.name, k.status, k.heirs, k.spread, k.pending, k.final_lsn, k.joined_epoch, k.lost_epoch)
+		IS DISTINCT FROM (excluded.name, excluded.status, excluded.heirs, excluded.spread, excluded.pending, excluded.final_lsn,
 						  excluded.joined_epoch, excluded.lost_epoch);
 	-- A region that a failed join left in an older map.
 	DELETE FROM homing.member k
@@ -148,6 +150,8 @@ BEGIN
 
 	IF NOT EXISTS (SELECT FROM homing.member k WHERE k.region_id = here.region_id AND k.status <> 'lost') THEN
 		PERFORM homing._fence(format('declared lost at epoch %s', theirs));
+	ELSIF EXISTS (SELECT FROM homing.member k WHERE k.region_id = here.region_id AND k.pending) THEN
+		PERFORM homing._fence(format('a majority of the regions has voted at epoch %s that this region is lost', theirs));
 	END IF;
 	RETURN true;
 END
@@ -164,7 +168,8 @@ CREATE FUNCTION homing._exchange(cluster uuid, caller int2, caller_epoch bigint,
 RETURNS SETOF record
 VOLATILE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT l.region_id, c.epoch, homing._map_digest(), l.fenced IS NOT NULL,
+	SELECT l.region_id, c.epoch, homing._map_digest(),
+		l.fenced IS NOT NULL OR coalesce(homing._lease_left() <= interval '0', false),
 		coalesce((SELECT m.status = 'lost' FROM homing.member m WHERE m.region_id = caller), true),
 		homing._applied_positions(),
 		CASE WHEN c.epoch > caller_epoch THEN homing._map() || jsonb_build_object('events',
@@ -239,6 +244,10 @@ BEGIN
 	IF EXISTS (SELECT FROM homing.passed_on p WHERE p.lost = _resume_applying.lost) THEN
 		RAISE EXCEPTION 'changes of region "%" have been passed on to this region', (SELECT m.name FROM homing.member m WHERE m.region_id = lost)
 			USING ERRCODE = 'object_not_in_prerequisite_state';
+	END IF;
+	-- A majority may have voted: then only the loss leads on, too.
+	IF homing._has_voted_against(lost) OR EXISTS (SELECT FROM homing.member m WHERE m.region_id = lost AND m.pending) THEN
+		RETURN;
 	END IF;
 	-- The loss may have been decided by somebody else meanwhile.
 	IF EXISTS (SELECT FROM homing.member m WHERE m.region_id = lost AND m.status <> 'lost')
@@ -453,13 +462,75 @@ $$;
 --  2. Every survivor stops applying from the lost regions and waits until its apply worker is gone.
 --  3. Every survivor tells how far it applied. A survivor that missed the tail would serve keys whose last
 --     writes it does not have: those who are behind receive it from the furthest (relay.sql).
+--     Without force, before 2: a majority of the voters accepts the map of epoch + 1 in which the regions are
+--     pending (vote.sql). They do when all that they promised to them has ended; so by then the regions do not
+--     serve. And instead of 5's first adoption, a majority accepts the map of 4.
 --  4. The new map: epoch + 1, the regions lost, their final positions, the survivors.
 --  5. Every survivor adopts it, and serves.
 --  6. Every survivor removes the subscriptions from, and the slots of, the lost regions.
 --
 -- A crash between 2 and 5 leaves subscriptions disabled; the next declaration, from any survivor,
--- continues. One after the first adoption in 5 is finished by the workers. The lost regions are told
+-- continues. With votes there is no way back from the first one: the worker of any survivor goes on. One after the first adoption in 5 is finished by the workers. The lost regions are told
 -- by the workers too.
+CREATE FUNCTION homing._voting(map jsonb, reached int2[]) RETURNS int2[]
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce(array_agg(v ORDER BY v), '{}') FROM unnest(homing._voters(map)) v WHERE v = ANY (reached)
+$$;
+
+-- Lets a majority vote that the regions are about to be lost, and tells the survivors, who stop applying from them.
+-- Returns the map that was decided and who voted.
+CREATE FUNCTION homing._vote_lost(newest jsonb, targets int2[], survivors int2[], purpose text) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	voters CONSTANT int2[] := homing._voters(newest);
+	voting CONSTANT int2[] := homing._voting(newest, survivors);
+	proposed jsonb;
+	decided jsonb;
+	outcome jsonb;
+	survivor int2;
+	target int2;
+BEGIN
+	IF cardinality(voting) <= cardinality(voters) / 2 THEN
+		RAISE EXCEPTION 'cannot %: % of % voters are no majority', purpose, cardinality(voting), cardinality(voters)
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+				HINT = 'Make sure that the lost regions are stopped and stay so, then pass force => true: it is your word for that.';
+	END IF;
+	-- Each round decides something: what earlier calls left, then this. Nobody else is at it, by the change locks.
+	FOR attempt IN 1 .. 10 LOOP
+		IF NOT EXISTS (SELECT FROM jsonb_array_elements(newest->'members') m
+					   WHERE (m->>'id')::int2 = ANY (targets) AND m->>'status' <> 'lost' AND (m->>'pending')::boolean IS NOT TRUE)
+			AND cardinality(homing._unfinished_votes()) = 0 THEN
+			RETURN jsonb_build_object('map', newest, 'answered', outcome->'answered');
+		END IF;
+		proposed := jsonb_set(newest, '{epoch}', to_jsonb((newest->>'epoch')::bigint + 1));
+		proposed := jsonb_set(proposed, '{members}', (
+			SELECT jsonb_agg(CASE WHEN (m->>'id')::int2 = ANY (targets) AND m->>'status' <> 'lost'
+				THEN m || jsonb_build_object('pending', true) ELSE m END ORDER BY (m->>'id')::int2)
+			FROM jsonb_array_elements(newest->'members') m));
+		outcome := homing._vote(proposed, voting, purpose);
+		decided := outcome->'map';
+		IF (decided->>'epoch')::bigint > (newest->>'epoch')::bigint + 1 THEN
+			RAISE EXCEPTION 'cannot %: the cluster map here is not the newest', purpose
+				USING ERRCODE = 'serialization_failure', HINT = 'Regions tell each other within a moment: try again.';
+		END IF;
+		-- What is on its way still counts.
+		FOR target IN SELECT (m->>'id')::int2 FROM jsonb_array_elements(decided->'members') m WHERE (m->>'pending')::boolean LOOP
+			FOREACH survivor IN ARRAY survivors LOOP
+				PERFORM homing._peer_query('step ' || survivor, 'SELECT homing._drain_lost($1)', target::text);
+			END LOOP;
+		END LOOP;
+		FOREACH survivor IN ARRAY survivors LOOP
+			PERFORM homing._peer_query('step ' || survivor, 'SELECT homing._adopt_map($1::jsonb)', decided::text);
+		END LOOP;
+		newest := decided;
+	END LOOP;
+	RAISE EXCEPTION 'cannot %: too many other losses are being decided', purpose
+		USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Try again.';
+END
+$$;
+
 CREATE FUNCTION homing.declare_lost(regions text[], force boolean DEFAULT false, reason text DEFAULT NULL)
 RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -479,6 +550,7 @@ DECLARE
 	survivor int2;
 	target int2;
 	finals jsonb := '{}';
+	votes jsonb;
 	deciding int;
 BEGIN
 	SELECT * INTO here FROM homing.local_region;
@@ -505,8 +577,9 @@ BEGIN
 		END IF;
 	END LOOP;
 	purpose := format('declare region %s lost', (SELECT string_agg(format('"%s"', r), ', ') FROM unnest(regions) r));
-	IF force IS NOT TRUE THEN
+	IF force IS NOT TRUE AND homing._lease_left() IS NULL THEN
 		RAISE EXCEPTION 'cannot % without force', purpose USING ERRCODE = 'object_not_in_prerequisite_state',
+			DETAIL = 'Without leases, nothing but your word keeps a region that is declared lost from serving.',
 			HINT = 'Make sure that the region is stopped and stays so, then pass force => true: it is your word for that.';
 	END IF;
 	-- The steps run in sessions of their own: they would wait for this transaction's locks for ever, and it
@@ -558,6 +631,16 @@ BEGIN
 		RAISE NOTICE 'region % is already lost', (SELECT string_agg(format('"%s"', r), ', ') FROM unnest(already) r);
 	END IF;
 
+	-- A majority may have voted already, for an earlier call that did not get to the end.
+	IF force IS NOT TRUE AND cardinality(targets) > 0 THEN
+		votes := homing._vote_lost(newest, targets, survivors, purpose);
+		newest := votes->'map';
+		SELECT array_agg(t ORDER BY t) INTO targets FROM (
+			SELECT (m->>'id')::int2 FROM jsonb_array_elements(newest->'members') m
+			WHERE m->>'status' <> 'lost' AND (m->>'pending')::boolean) x(t);
+		targets := coalesce(targets, '{}');
+	END IF;
+
 	IF cardinality(targets) > 0 THEN
 		BEGIN
 			-- 2. What has arrived is applied, then nothing more is taken.
@@ -578,10 +661,11 @@ BEGIN
 			END LOOP;
 
 			-- 4.
-			newest := jsonb_set(newest, '{epoch}', to_jsonb((newest->>'epoch')::bigint + 1));
+			newest := jsonb_set(newest, '{epoch}', to_jsonb(greatest((newest->>'epoch')::bigint,
+				(SELECT max((a.value->>'epoch')::bigint) FROM homing.acceptor a WHERE force)) + 1));
 			newest := jsonb_set(newest, '{members}', (
 				SELECT jsonb_agg(CASE WHEN (m->>'id')::int2 = ANY (targets)
-					THEN m || jsonb_build_object('status', 'lost', 'spread', to_jsonb(homing._active(newest, survivors)),
+					THEN m || jsonb_build_object('status', 'lost', 'pending', false, 'spread', to_jsonb(homing._active(newest, survivors)),
 						'final_lsn', finals->(m->>'id'), 'lost_epoch', newest->'epoch')
 					ELSE m END ORDER BY (m->>'id')::int2)
 				FROM jsonb_array_elements(newest->'members') m));
@@ -589,6 +673,10 @@ BEGIN
 				SELECT jsonb_agg(jsonb_build_object('at', clock_timestamp(), 'epoch', newest->'epoch', 'kind', 'declare_lost',
 					'region', homing._member_name(newest, t), 'actor', session_user, 'reason', reason))
 				FROM unnest(targets) t));
+
+			IF force IS NOT TRUE THEN
+				SELECT v->'map', v->'answered' INTO newest, votes FROM homing._vote(newest, homing._voting(newest, survivors), purpose) v;
+			END IF;
 
 			-- 5. Here first: what is decided is then durable where the operator is.
 			SELECT q[1]::int INTO deciding FROM homing._peer_query('step ' || here.region_id, 'SELECT pg_backend_pid()') q;
@@ -626,7 +714,13 @@ BEGIN
 		PERFORM homing._peer_close('step ' || survivor);
 		PERFORM homing._peer_close('lock ' || survivor);
 	END LOOP;
-	RETURN homing._loss(newest, regions);
+	IF EXISTS (SELECT FROM jsonb_array_elements(newest->'members') m WHERE m->>'status' <> 'lost' AND (m->>'id')::int2 IN (
+			SELECT homing._member_id(newest, r) FROM unnest(regions) r)) THEN
+		RAISE EXCEPTION 'cannot %: another loss was decided first', purpose
+			USING ERRCODE = 'serialization_failure', HINT = 'Try again.';
+	END IF;
+	RETURN homing._loss(newest, regions) || CASE WHEN votes IS NULL THEN '{}'
+		ELSE jsonb_build_object('voted', CASE jsonb_typeof(votes) WHEN 'array' THEN votes ELSE votes->'answered' END) END;
 END
 $$;
 COMMENT ON FUNCTION homing.declare_lost(text[], boolean, text) IS
@@ -641,7 +735,69 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION homing.declare_lost(text, boolean, text) IS
-	'declares a stopped region lost: its homes pass to its heirs at every other region. force is the operator''s word that the region is stopped. Fails with 08001 when another region cannot be reached, with 55000 when the survivors have not received the same changes from it';
+	'declares a region lost: its homes pass to its heirs at every other region. A majority of the regions votes for it, when all leases of the lost one have ended; without leases, or without a majority, force is the operator''s word that the region is stopped. Fails with 08001 when another region cannot be reached, with 55000 when the survivors have not received the same changes from it';
+
+CREATE FUNCTION homing._majority_is_silent(silences bigint[], voters int4, limit_ms bigint) RETURNS boolean
+STRICT IMMUTABLE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_majority_is_silent';
+
+-- Regions that this one has not heard of for so long; 0: none.
+CREATE FUNCTION homing._silent_here(limit_ms bigint) RETURNS int2[]
+VOLATILE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce(array_agg(m.region_id ORDER BY m.region_id), '{}')
+	FROM homing.local_region l JOIN homing.member m ON m.region_id <> l.region_id AND m.status = 'active'
+	WHERE limit_ms > 0 AND l.fenced IS NULL AND homing._silent_for(m.region_id) >= limit_ms
+$$;
+
+-- What the worker of a survivor does about losses when nobody else has for a while: finishes those that somebody began
+-- to declare, and declares the regions that a majority has not heard of. Returns what it declared.
+CREATE FUNCTION homing._declare_by_itself(limit_ms bigint) RETURNS jsonb
+VOLATILE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	map CONSTANT jsonb := homing._map();
+	here CONSTANT int2 := (SELECT l.region_id FROM homing.local_region l);
+	voters CONSTANT int2[] := homing._voters(map);
+	unfinished CONSTANT text[] := homing._unfinished_losses();
+	silent CONSTANT int2[] := homing._silent_here(limit_ms);
+	silences jsonb := '{}';
+	lost text[] := '{}';
+	voter int2;
+	region int2;
+	heard bigint;
+BEGIN
+	IF cardinality(unfinished) > 0 THEN
+		RETURN homing.declare_lost(unfinished, false, 'begun earlier');
+	END IF;
+	IF cardinality(silent) = 0 THEN
+		RETURN NULL;
+	END IF;
+	FOREACH voter IN ARRAY voters LOOP
+		CONTINUE WHEN voter = ANY (silent);
+		BEGIN
+			PERFORM homing._peer_open('ask ' || voter, homing._region_conninfo(homing._member_name(map, voter)));
+			FOREACH region IN ARRAY silent LOOP
+				SELECT q[1]::bigint INTO heard FROM homing._peer_query('ask ' || voter, 'SELECT homing._silent_for($1)', region::text) q;
+				silences := jsonb_set(silences, ARRAY[region::text], coalesce(silences->(region::text), '[]') || to_jsonb(heard));
+			END LOOP;
+		EXCEPTION WHEN sqlclient_unable_to_establish_sqlconnection OR connection_failure THEN
+			NULL;  -- it does not count
+		END;
+	END LOOP;
+	FOREACH region IN ARRAY silent LOOP
+		IF homing._majority_is_silent(ARRAY(SELECT jsonb_array_elements_text(silences->(region::text))::bigint),
+				cardinality(voters), limit_ms) THEN
+			lost := lost || homing._member_name(map, region);
+		END IF;
+	END LOOP;
+	IF cardinality(lost) = 0 THEN
+		RETURN NULL;
+	END IF;
+	RETURN homing.declare_lost(lost, false, format('a majority has not heard of it for %s s', limit_ms / 1000));
+END
+$$;
+COMMENT ON FUNCTION homing._declare_by_itself(bigint) IS
+	'finishes losses that were begun, and declares regions lost that a majority has not heard of for so long; for the worker';
 
 -- Sessions may be gone with the failure that brought us here: new ones.
 CREATE FUNCTION homing._resume_all(survivors int2[], targets int2[]) RETURNS void
@@ -748,6 +904,7 @@ BEGIN
 		PERFORM homing._peer_query(session, 'SELECT homing._lock_change()');
 	END LOOP;
 
+	PERFORM homing._check_no_loss();
 	map := homing._map();
 	FOREACH id IN ARRAY homing._living(map) LOOP
 		CONTINUE WHEN id = here.region_id;

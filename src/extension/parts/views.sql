@@ -16,7 +16,8 @@ SELECT m.name, m.status,
 	CASE WHEN r.state = 'streaming' THEN coalesce(r.replay_lag, interval '0') END AS replay_lag,
 	s.bytes AS replay_lag_bytes,
 	CASE WHEN m.region_id = l.region_id THEN clock_timestamp() ELSE p.last_seen END AS last_seen,
-	CASE WHEN m.region_id = l.region_id THEN l.fenced IS NOT NULL ELSE p.fenced END AS fenced
+	CASE WHEN m.region_id = l.region_id THEN l.fenced IS NOT NULL OR coalesce(homing._lease_left() <= interval '0', false) ELSE p.fenced END AS fenced,
+	CASE WHEN m.region_id = l.region_id THEN homing._lease_left() END AS lease_left
 -- The limits tell the planner that there is one row: else it expects so many that it compiles the query.
 FROM (SELECT * FROM homing.local_region LIMIT 1) l
 CROSS JOIN (SELECT * FROM homing.cluster_map LIMIT 1) c
@@ -36,6 +37,7 @@ COMMENT ON COLUMN homing.regions.replay_lag IS 'time from our commit to its repl
 COMMENT ON COLUMN homing.regions.replay_lag_bytes IS 'WAL of this server that it has not confirmed yet, in bytes; NULL: here';
 COMMENT ON COLUMN homing.regions.last_seen IS 'when it last answered this region; NULL: not since this server started';
 COMMENT ON COLUMN homing.regions.fenced IS 'whether it refuses writes of homed tables, when last heard';
+COMMENT ON COLUMN homing.regions.lease_left IS 'for how long this region may serve without another answer of a majority; NULL: another region, or no lease is needed';
 
 CREATE VIEW homing.homes AS
 SELECT k.name AS keyspace, h.home, o.name AS owner,

@@ -108,4 +108,48 @@ TEST(Lease, RestartedVoterKeepsWhatItMayHavePromised)
 	EXPECT_TRUE(voter.MayDeclareLost(kUs, At(0) + Terms().Promise()));
 }
 
+TEST(Lease, WhoIsAboutToLeaveDoesNotCount)
+{
+	LeaseHolder holder(Terms(), {kUs, kEu, kAp});
+	holder.Renew(kUs, At(0));
+	holder.Renew(kAp, At(0));
+	EXPECT_TRUE(holder.MayServe(At(1)));
+	holder.ChangeVoters({kUs, kEu, kAp}, {kAp});
+	EXPECT_FALSE(holder.MayServe(At(1)));
+	holder.Renew(kEu, At(1));
+	EXPECT_TRUE(holder.MayServe(At(2)));
+}
+
+TEST(Lease, OldPromisesAreThoseToRenew)
+{
+	LeaseHolder holder(Terms(), {kUs, kEu, kAp});
+	holder.Renew(kUs, At(100));
+	holder.Renew(kEu, At(50));
+	EXPECT_EQ(holder.OlderThan(At(100)), (std::vector<RegionId>{kEu, kAp}));
+}
+
+TEST(Lease, IsNeededFromThreeVotersOnUnlessToldOtherwise)
+{
+	EXPECT_FALSE(NeedsLease(Fencing::kAuto, 2));
+	EXPECT_TRUE(NeedsLease(Fencing::kAuto, 3));
+	EXPECT_TRUE(NeedsLease(Fencing::kQuorum, 2));
+	EXPECT_FALSE(NeedsLease(Fencing::kOperator, 5));
+}
+
+TEST(Lease, WhoHasWrittenLessThanOthersHaveOfItWentBack)
+{
+	EXPECT_TRUE(WentBackInTime(99, 100));
+	EXPECT_FALSE(WentBackInTime(100, 100));
+}
+
+TEST(Lease, OnlyWhatAMajorityDoesNotHearIsSilent)
+{
+	const Duration limit = Milliseconds(1000), heard = Milliseconds(999);
+	EXPECT_FALSE(IsSilent({limit}, 3, limit)) << "one of three";
+	EXPECT_TRUE(IsSilent({limit, limit}, 3, limit));
+	EXPECT_FALSE(IsSilent({limit, heard}, 3, limit)) << "one still hears it";
+	EXPECT_FALSE(IsSilent({limit, limit}, 4, limit)) << "two of four are no majority";
+	EXPECT_FALSE(IsSilent({}, 1, limit));
+}
+
 }  // namespace
