@@ -56,7 +56,6 @@ SELECT DISTINCT owner, heirs FROM homing.homes WHERE owner IN ('us', 'eu', 'sa')
 SELECT kind, region, reason FROM homing.events WHERE kind = 'set_heirs' ORDER BY epoch;
 
 -- What is refused, and changes nothing.
-SELECT homing.declare_lost('us');
 SELECT homing.declare_lost('eu', force => true);
 SELECT homing.declare_lost('nowhere', force => true);
 SELECT homing.declare_lost('{}'::text[], force => true);

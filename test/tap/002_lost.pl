@@ -1,11 +1,11 @@
-# A region dies and is declared lost: its homes pass to heirs; when it comes back it fences itself.
+# Without leases: a region dies and is declared lost by the operator's word: its homes pass to heirs; when it comes back it fences itself.
 use strict;
 use warnings;
 
 use HomingCluster;
 use Test::More;
 
-my $cluster = HomingCluster->new(regions => [qw(us eu ap)]);
+my $cluster = HomingCluster->new(regions => [qw(us eu ap)], settings => "homing.fencing = operator\n");
 $cluster->form;
 $cluster->sql('us', 'CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL DEFAULT 0)');
 $cluster->sql('us', 'INSERT INTO accounts SELECT generate_series(1, 600)');

@@ -33,14 +33,16 @@ BEGIN
 END
 $$;
 
--- A slot of ours that has kept all beyond the position.
+-- A slot of ours that has kept all beyond the position. A survivor's may be further than that: it confirms also what
+-- concerns nobody, and whatever else it has confirmed is not beyond the position.
 CREATE FUNCTION homing._slot_from(beyond pg_lsn) RETURNS name
 STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT s.slot_name FROM homing.local_region l JOIN homing.member m ON m.region_id <> l.region_id
 	JOIN pg_replication_slots s ON s.slot_name = homing._stream_name(l.region_id, m.region_id)
-	WHERE s.confirmed_flush_lsn <= beyond AND s.wal_status IN ('reserved', 'extended', 'unreserved') AND NOT s.active
-	ORDER BY s.confirmed_flush_lsn DESC LIMIT 1
+	WHERE (s.confirmed_flush_lsn <= beyond OR m.status <> 'lost')
+		AND s.wal_status IN ('reserved', 'extended', 'unreserved') AND NOT s.active
+	ORDER BY s.confirmed_flush_lsn <= beyond DESC, s.confirmed_flush_lsn DESC LIMIT 1
 $$;
 
 -- The changes in order. `position` as text: it becomes a setting.
