@@ -17,7 +17,7 @@ my $serves = q{SELECT r.lease_left > interval '0' FROM homing.regions r JOIN hom
 	JOIN homing.local_region l USING (region_id)};
 sub links { return grep { /\bap\b/ } map { (split ' ')[0] } $cluster->wan->command('list'); }
 
-for my $step (qw(vote-before-prepare vote-before-accept vote-after-accept))
+for my $step (qw(vote-before-accept vote-after-accept))
 {
 	$cluster->poll($_, $serves) for $cluster->names;
 	$cluster->converge;

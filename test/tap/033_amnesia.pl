@@ -22,7 +22,7 @@ sub write_at { my ($region) = @_; return "UPDATE accounts SET balance = balance 
 
 # A backup of ap, then writes there that the others receive, then the backup again in its place.
 my $node = $cluster->node('ap');
-my ($data, $backup) = ($node->data_dir, $node->basedir . '/backup');
+my ($data, $backup) = ($node->data_dir, $node->basedir . '/as_it_was');
 $node->stop;
 PostgreSQL::Test::RecursiveCopy::copypath($data, $backup);
 $node->start;
