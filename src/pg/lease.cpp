@@ -6,6 +6,7 @@
 
 #include "pg/catalog.hpp"
 #include "pg/settings.hpp"
+#include "pg/shared_memory.hpp"
 
 extern "C" {
 #include "access/xact.h"
@@ -15,7 +16,6 @@ extern "C" {
 #include "storage/ipc.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
-#include "storage/shmem.h"
 #include "tcop/dest.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
@@ -26,7 +26,6 @@ namespace homing::pg {
 
 namespace {
 
-constexpr const char *kTranche = "pg_homing leases";
 constexpr int kMaxRegions = 128;    // a voter promises to; the ones that asked last
 constexpr int64 kMargin = 250;      // ms
 constexpr long kFirstLease = 5000;  // ms that who writes waits for it
@@ -55,8 +54,6 @@ struct Leases {
 
 Leases *leases = nullptr;
 Slot *mine = nullptr;
-shmem_request_hook_type next_shmem_request = nullptr;
-shmem_startup_hook_type next_shmem_startup = nullptr;
 
 // This transaction has written what only the holder of a lease may write.
 bool watched = false;
@@ -67,28 +64,14 @@ Size LeasesSize()
 	return add_size(offsetof(Leases, slots), mul_size(max_worker_processes, sizeof(Slot)));
 }
 
-void RequestShmem()
+void Attach(void *memory, LWLock *lock, bool fresh)
 {
-	if (next_shmem_request != nullptr)
-		next_shmem_request();
-	RequestAddinShmemSpace(LeasesSize());
-	RequestNamedLWLockTranche(kTranche, 1);
-}
-
-void StartShmem()
-{
-	if (next_shmem_startup != nullptr)
-		next_shmem_startup();
-	bool found;
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	leases = static_cast<Leases *>(ShmemInitStruct(kTranche, LeasesSize(), &found));
-	if (!found) {
-		memset(static_cast<void *>(leases), 0, LeasesSize());
-		leases->lock = &GetNamedLWLockTranche(kTranche)->lock;
-		leases->started = BootTime();
-		leases->size = max_worker_processes;
-	}
-	LWLockRelease(AddinShmemInitLock);
+	leases = static_cast<Leases *>(memory);
+	if (!fresh)
+		return;
+	leases->lock = lock;
+	leases->started = BootTime();
+	leases->size = max_worker_processes;
 }
 
 // nullptr: there are too many databases.
@@ -237,10 +220,7 @@ void OnTransactionEnd(XactEvent event, void *)
 
 void RegisterLease()
 {
-	next_shmem_request = shmem_request_hook;
-	shmem_request_hook = RequestShmem;
-	next_shmem_startup = shmem_startup_hook;
-	shmem_startup_hook = StartShmem;
+	AddSharedPiece({"pg_homing leases", LeasesSize, Attach});
 	RegisterXactCallback(OnTransactionEnd, nullptr);
 }
 
