@@ -1,5 +1,5 @@
 # declare_lost without force: a majority votes, each voter when nothing that it promised to the region stands
-# (PROTOCOL §3 rows 9, 34, 35, 36, 37, 41, 42; §4 rows 31, 32).
+# (PROTOCOL §3 rows 9, 34, 35, 36, 37; §4 rows 31, 32).
 use strict;
 use warnings;
 

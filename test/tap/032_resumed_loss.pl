@@ -1,5 +1,5 @@
 # Who declares a loss dies, at each step; a survivor's worker finishes it, or the next call (PROTOCOL §3 rows 2, 34;
-# DESIGN §8). And losses that nobody has to declare (rows 13 and 39).
+# DESIGN §8). And losses that nobody has to declare (row 13, a few short cuts of one link).
 use strict;
 use warnings;
 
