@@ -109,6 +109,11 @@ void DefineSettings()
 		"Who finds none free waits for up to homing.connect_timeout. 0: no limit.",
 		&settings.max_connections_per_region, 0, 0, MAX_BACKENDS, PGC_SIGHUP, 0, nullptr, nullptr,
 		nullptr);
+	DefineCustomIntVariable("homing.max_retained_wal",
+	                        "WAL that is kept for a region that is not connected.",
+	                        "Beyond it the region is given up: it needs a new copy. 0: no limit.",
+	                        &settings.max_retained_wal_mb, 32768, 0, 2147483647, PGC_SIGHUP,
+	                        GUC_UNIT_MB, nullptr, nullptr, nullptr);
 	DefineCustomStringVariable("homing.orphans_beyond",
 	                           "Position beyond which decoding shows what was written here.",
 	                           nullptr, &settings.orphans_beyond, "", PGC_SUSET,

@@ -28,6 +28,7 @@ struct Settings {
 	char *relay_beyond;  // position in the stream of relay_origin
 	int relay_origin;    // this connection passes on changes of it; 0: it sends our own
 	int relay_retention_mb;
+	int max_retained_wal_mb;
 	bool wait_second_phase;
 };
 

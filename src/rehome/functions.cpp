@@ -152,6 +152,7 @@ PG_FUNCTION_INFO_V1(homing_home_of);
 PG_FUNCTION_INFO_V1(homing_homes);
 PG_FUNCTION_INFO_V1(homing_key_bytes);
 PG_FUNCTION_INFO_V1(homing_key_owner);
+PG_FUNCTION_INFO_V1(homing_key_home);
 PG_FUNCTION_INFO_V1(homing_assign);
 PG_FUNCTION_INFO_V1(homing_lock_homes);
 PG_FUNCTION_INFO_V1(homing_flush_position);
@@ -270,6 +271,14 @@ PGDLLEXPORT Datum homing_key_owner(PG_FUNCTION_ARGS)
 	if (place.owner == 0)
 		PG_RETURN_NULL();
 	PG_RETURN_INT16(place.owner);
+}
+
+// The home of a key of a keyspace.
+PGDLLEXPORT Datum homing_key_home(PG_FUNCTION_ARGS)
+{
+	const int32 keyspace = PG_GETARG_INT32(0);
+	const pg::KeyBytes key = BytesOf(PG_GETARG_BYTEA_PP(1));
+	PG_RETURN_INT32(pg::PgEntry([&] { return PlaceOf(keyspace, key).home; }));
 }
 
 // Assigns a key to a home of `region`, at the region that owns it now. The lock is held to the end of the

@@ -42,6 +42,15 @@ bool PlansPartHere()
 	return planning;
 }
 
+ErrorData *CallUnrouted(void (*body)(void *), void *argument)
+{
+	const bool before = planning;
+	planning = true;
+	ErrorData *error = pg::CallGuarded(body, argument);
+	planning = before;
+	return error;
+}
+
 namespace {
 
 uint64 Execute(PlannedStmt *statement, EState *outer, ParamListInfo params, DestReceiver *receiver)

@@ -33,4 +33,7 @@ bool InsideServedWrite();
 // True while ExecuteHere plans: the planner hook stands aside.
 bool PlansPartHere();
 
+// Calls the body so that what it plans is executed in this region as it is. Returns its error, or nullptr.
+ErrorData *CallUnrouted(void (*body)(void *), void *argument);
+
 }  // namespace homing::write

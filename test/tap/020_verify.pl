@@ -38,5 +38,17 @@ for my $region ($cluster->names)
 is($cluster->sql('us', q{SELECT count(*) FROM homing.verify('accounts', 'ap')}), '0', 'ap has all');
 is($cluster->sql('us', q{SELECT count(*) FROM homing.verify('accounts', 'eu')}), '2', 'eu has not');
 $cluster->fails_with('us', q{SELECT homing.verify('accounts', 'nowhere')}, '22023', 'a region must exist');
+
+# repair copies the keys from their home, and writes nothing that others receive
+my $before = $cluster->fingerprint('us', 'accounts');
+$cluster->fails_with('us', q{SELECT homing.repair('accounts', NULL::int)}, '22004', 'a key must be given');
+is($cluster->sql('ap', "SELECT at_region || ' ' || key_repaired || ' ' || rows FROM homing.repair('accounts', $of_us[0], $of_us[1], $of_us[2])"),
+	"eu $of_us[0] 1\neu $of_us[1] 0", 'repair tells what it made good');
+is($cluster->sql($_, q{SELECT count(*) FROM homing.verify('accounts')}), '0', "$_ finds nothing any more") for $cluster->names;
+$cluster->same_everywhere('accounts', 'all copies are the same after repair');
+is($cluster->fingerprint('us', 'accounts'), $before, '… and as they were at the home');
+$cluster->sql('ap', "UPDATE accounts SET balance = 7 WHERE id = $of_us[0]; INSERT INTO accounts VALUES ($of_us[1], 8)");
+$cluster->same_everywhere('accounts', 'repaired rows are written on');
+
 $cluster->stop;
 done_testing();

@@ -32,6 +32,8 @@ CREATE FUNCTION homing._key_bytes("table" regclass, key anycompatible) RETURNS b
 STRICT STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_key_bytes';
 CREATE FUNCTION homing._key_owner(keyspace_id int4, key bytea) RETURNS int2
 STRICT STABLE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_key_owner';
+CREATE FUNCTION homing._key_home(keyspace_id int4, key bytea) RETURNS int4
+STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_key_home';
 CREATE FUNCTION homing._assign(keyspace_id int4, key bytea, region int2) RETURNS boolean
 STRICT LANGUAGE c SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'homing_assign';
 COMMENT ON FUNCTION homing._assign(int4, bytea, int2) IS

@@ -94,7 +94,29 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION homing.rejoin() RETURNS jsonb
+-- At the region that is back: takes the homes back that its former incarnation was given last.
+CREATE FUNCTION homing._fail_back(was int2) RETURNS int
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	me CONSTANT text := (SELECT m.name FROM homing.member m JOIN homing.local_region USING (region_id));
+	move record;
+	moved int := 0;
+BEGIN
+	FOR move IN
+		SELECT s.keyspace_id, o.name AS owner, array_agg(s.home ORDER BY s.home) AS homes
+		FROM homing._home_states() s JOIN homing.keyspace k USING (keyspace_id) JOIN homing.member o ON o.region_id = s.owner
+		WHERE o.name <> me AND s.accepted
+			AND CASE s.version WHEN 0 THEN k.recorded_owners[s.home + 1] ELSE s.to_region END = was
+		GROUP BY 1, 2 ORDER BY 1, 2
+	LOOP
+		moved := moved + homing._move_homes(move.keyspace_id, move.owner, me, move.homes);
+	END LOOP;
+	RETURN moved;
+END
+$$;
+
+CREATE FUNCTION homing.rejoin(failback boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -107,6 +129,7 @@ DECLARE
 	slot name;
 	batch jsonb;
 	recorded bigint := 0;
+	back int := 0;
 BEGIN
 	SELECT * INTO here FROM homing.local_region;
 	IF NOT FOUND THEN
@@ -160,11 +183,16 @@ BEGIN
 	PERFORM homing._peer_query('self', 'SELECT homing._leave_cluster(true)');
 	PERFORM homing._peer_close('self');
 	PERFORM homing.join_cluster(me.name, self, via);
-	RETURN jsonb_build_object('region', me.name, 'via', survivor, 'orphaned_writes', recorded);
+	IF failback THEN
+		PERFORM homing._open_step('self', self);
+		SELECT q[1]::int INTO back FROM homing._peer_query('self', 'SELECT homing._fail_back($1::int2)', here.region_id::text) q;
+		PERFORM homing._peer_close('self');
+	END IF;
+	RETURN jsonb_build_object('region', me.name, 'via', survivor, 'orphaned_writes', recorded, 'homes_back', back);
 END
 $$;
-COMMENT ON FUNCTION homing.rejoin() IS
-	'at a region that was declared lost: records its writes that no other region has in homing.orphaned_writes, takes the rows of the other regions, and makes it a region of the cluster again, without homes. Takes effect at once. 55000 when it was not declared lost, or when its WAL is gone; 08001 when a region cannot be reached';
+COMMENT ON FUNCTION homing.rejoin(boolean) IS
+	'at a region that was declared lost: records its writes that no other region has in homing.orphaned_writes, takes the rows of the other regions, and makes it a region of the cluster again, without homes; with failback, it takes back those that it had. Takes effect at once. 55000 when it was not declared lost, or when its WAL is gone; 08001 when a region cannot be reached';
 
 -- --- a region that leaves for good -------------------------------------------------------------------
 

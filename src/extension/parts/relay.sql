@@ -111,6 +111,9 @@ DECLARE
 	kept bigint;
 	taken name;
 BEGIN
+	IF EXISTS (SELECT FROM homing.local_region WHERE fenced IS NULL) THEN
+		PERFORM homing._bound_slots();
+	END IF;
 	IF living < 3 OR EXISTS (SELECT FROM homing.local_region WHERE fenced IS NOT NULL) THEN
 		-- Nobody to pass anything on to.
 		IF EXISTS (SELECT FROM homing.tail_slot) THEN

@@ -10,7 +10,8 @@ WITH owned AS (
 	FROM (SELECT * FROM homing.local_region LIMIT 1) l CROSS JOIN homing.member m
 	JOIN pg_replication_slots s ON s.slot_name = homing._cluster_stream(l.cluster_id::text, l.region_id, m.region_id)
 )
-SELECT m.name, m.status,
+SELECT m.name,
+	CASE WHEN m.status = 'active' AND m.region_id <> l.region_id AND s.region_id IS NULL THEN 'needs copy' ELSE m.status END AS status,
 	CASE WHEN m.region_id = l.region_id THEN c.epoch ELSE p.epoch END AS epoch,
 	coalesce(o.homes, 0) AS homes,
 	CASE WHEN r.state = 'streaming' THEN coalesce(r.replay_lag, interval '0') END AS replay_lag,
@@ -30,7 +31,7 @@ LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid
 ORDER BY m.region_id;
 COMMENT ON VIEW homing.regions IS 'regions of the cluster as this region knows them';
 COMMENT ON COLUMN homing.regions.name IS 'name of the region, and of the SERVER that leads to it';
-COMMENT ON COLUMN homing.regions.status IS 'joining, active or lost';
+COMMENT ON COLUMN homing.regions.status IS 'joining, active or lost; needs copy: active, but what this region wrote while it was away is not kept any more';
 COMMENT ON COLUMN homing.regions.epoch IS 'version of the cluster map there, when last heard; NULL: not heard since this server started';
 COMMENT ON COLUMN homing.regions.homes IS 'homes it owns now, over all keyspaces';
 COMMENT ON COLUMN homing.regions.replay_lag IS 'time from our commit to its replay there (pg_stat_replication); NULL: here, not connected, or no permission';
