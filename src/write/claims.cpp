@@ -14,6 +14,7 @@ extern "C" {
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 }
@@ -97,6 +98,21 @@ void Insert(core::KeyspaceId keyspace, const NewClaim *claims, int count, int16 
 	PG_END_TRY();
 }
 
+// Whether the transaction has locked so many keys that it must lock them all instead: each takes a place in
+// the shared lock table.
+bool LocksMany(std::size_t more)
+{
+	constexpr std::size_t kMany = 32;
+	static LocalTransactionId transaction = InvalidLocalTransactionId;
+	static std::size_t locked = 0;
+	if (transaction != MyProc->lxid) {
+		transaction = MyProc->lxid;
+		locked = 0;
+	}
+	locked += more;
+	return locked > kMany;
+}
+
 // --- what each key needs ----------------------------------------------------------------------------------
 
 // The region that this session writes for.
@@ -168,8 +184,7 @@ bool SettleClaims(const core::HomeMap &map, core::KeyspaceId keyspace,
 			kept.push_back(key);
 	}
 
-	constexpr std::size_t kMany = 16;
-	many = many || keys.size() > kMany;
+	many = many || LocksMany(claims.size() + kept.size());
 	if (!kept.empty()) {
 		if (many)
 			pg::PgCall([&] { pg::KeepKeysOpen(keyspace); });

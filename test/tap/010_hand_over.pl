@@ -7,6 +7,7 @@ use HomingCluster;
 use IPC::Run;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes;
 
 my $cluster = HomingCluster->new(regions => [qw(us eu ap)], settings => "wal_retrieve_retry_interval = 100ms\n");
 $cluster->form;
@@ -102,9 +103,12 @@ $cluster->fails_with('us', q{SELECT homing.hand_over('pg_class', 'us', 'eu')}, '
 # --- one hot key, with rows in two tables
 $cluster->sql('eu', q{INSERT INTO visits SELECT 7, i, 'first' FROM generate_series(1, 100) i});
 my $before = $cluster->sql($cluster->sql('us', q{SELECT homing.home_of('accounts', 7)}), 'SELECT sum(hits) FROM accounts');
-@load = begin_load($hot_script, 12);
+# HOT_SECONDS: how long; once a second it changes hands.
+my $hot_seconds = $ENV{HOT_SECONDS} // 12;
+my $hot_end = time() + $hot_seconds - 3;
+@load = begin_load($hot_script, $hot_seconds);
 my $trips = 0;
-for my $round (1 .. 4)
+while (time() < $hot_end)
 {
 	for my $region ($cluster->names)
 	{
@@ -113,6 +117,7 @@ for my $round (1 .. 4)
 		redo if $state eq '40001';
 		is($state, '', "assign_key to $region") or diag($err);
 		$trips++;
+		select(undef, undef, undef, 1 - (Time::HiRes::time() - int(Time::HiRes::time())));  # to the next second
 	}
 }
 $writes = end_load("a hot key moves $trips times", @load);

@@ -5,7 +5,8 @@
 #                      isolation, tap
 #   make soak          100,000 seeds of the simulation, the model with wider bounds; random statements on a
 #                      cluster and a plain database, 5,000 for each seed of SOAK_SEEDS; a minute of transfers
-#                      under faults for each seed of SOAK_BANKS; the memory of loads of SOAK_ROWS rows;
+#                      under faults for each seed of SOAK_BANKS; the memory of loads of SOAK_ROWS rows; a minute of a
+#                      hot key that moves every second, and of racing first writes; 100 kills of replication;
 #                      10,000 reads of one's own writes
 #   make demo          three regions on this machine, one is killed
 #   make bench         the figures of README, side by side
@@ -45,6 +46,9 @@ soak: deps
 	for seed in $(SOAK_BANKS); do BANK_SEED=$$seed BANK_SECONDS=60 \
 		TAP_TESTS=test/tap/012_bank.pl $(TOOLS)/check.sh tap || exit; done
 	MEMORY_ROWS=$(SOAK_ROWS) MEMORY_HUGE=1 TAP_TESTS=test/tap/022_memory.pl $(TOOLS)/check.sh tap
+	HOT_SECONDS=60 TAP_TESTS=test/tap/010_hand_over.pl $(TOOLS)/check.sh tap
+	FIRST_WRITE_SECONDS=60 TAP_TESTS=test/tap/021_first_write.pl $(TOOLS)/check.sh tap
+	FAULT_KILLS=100 TAP_TESTS=test/tap/023_faults.pl $(TOOLS)/check.sh tap
 	READS_ROUNDS=10000 TAP_TESTS=test/tap/014_session_reads.pl $(TOOLS)/check.sh tap
 
 layers: check-layers

@@ -1,0 +1,108 @@
+# Part of bench.sh: how long writes stand still when homes change hands, on purpose and after a loss.
+# The regions us, eu and ap reach each other over the WAN, RTT 20 ms.
+#
+# BENCH_KEYS: how many keys are assigned in the larger of the two takeovers.
+
+rtt=20
+many_keys=${BENCH_KEYS:-10000000}
+
+# figure NAME UNIT OURS BASELINE LIMIT: lists of rounds, compared by their medians.
+figure()
+{
+	local name=$1 unit=$2 limit=$5 ours baseline
+	ours=$(tr ' ' '\n' <<<"${3% }" | median)
+	baseline=$(tr ' ' '\n' <<<"${4% }" | median)
+	awk -v name="$name" -v unit="$unit" -v ours="$ours" -v baseline="$baseline" -v limit="$limit" 'BEGIN {
+		split(limit, part, " ")
+		printf "   %-34s %10.4g %10.4g %-4s %7.3f   %-8s %s\n", name, ours, baseline, unit, ours / baseline, limit, ours / baseline <= part[2] ? "met" : "MISSED" }'
+	printf '%s|%s|%s|%s|%s|%s|%s\n' "$name" "$unit" "$ours" "$baseline" "$limit" "${3% }" "${4% }" >>"$results"
+}
+
+# The longest that a writer at the old owner waited for one statement, in ms, while its homes moved to the other region.
+hand_over_pause()
+{
+	local from=$1 to=$2 writer
+	rm -f "$WORK_DIR"/pause.*
+	printf '\\set id random(1, 1000)\nUPDATE moved SET n = n + 1 WHERE id = :id;\n' >"$WORK_DIR/bench.sql"
+	pgbench -n -M prepared -c 1 -T 3 --log "--log-prefix=$WORK_DIR/pause" -f "$WORK_DIR/bench.sql" "$(beside "$from")" >"$WORK_DIR/pause.out" 2>&1 &
+	writer=$!
+	await "$from" "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'pgbench'"
+	ask eu "SELECT homing.hand_over('moved', '$from', '$to')" >/dev/null || exit
+	wait "$writer" || die "pgbench failed: $(cat "$WORK_DIR/pause.out")"
+	grep -q 'ERROR' "$WORK_DIR/pause.out" && die "a write failed: $(cat "$WORK_DIR/pause.out")"
+	cat "$WORK_DIR"/pause.[0-9]* | awk '$3 > most { most = $3 } END { print most / 1000 }'
+}
+
+# declare_lost of ap, then one write of a key that was there, in one session: the time of both and of the first, in ms.
+lose_ap()
+{
+	local key times
+	key=$(ask us "SELECT min(id) FROM moved WHERE homing.home_of('moved', id) = 'ap'")
+	[ -n "$key" ] || die "ap has no key"
+	times=$(at us -A -t -c "SELECT 'began ' || extract(epoch FROM clock_timestamp())" -c "SELECT homing.declare_lost('ap', force => true)" \
+		-c "SELECT 'lost ' || extract(epoch FROM clock_timestamp())" -c "UPDATE moved SET n = n + 1 WHERE id = $key" \
+		-c "SELECT 'wrote ' || extract(epoch FROM clock_timestamp())") || exit
+	awk '{ at[$1] = $2 } END { printf "%.1f %.1f\n", (at["wrote"] - at["began"]) * 1000, (at["lost"] - at["began"]) * 1000 }' <<<"$times"
+}
+
+ap_returns()
+{
+	await ap 'SELECT fenced IS NOT NULL FROM homing.local_region'
+	ask ap 'SELECT homing.rejoin(failback => true)' >/dev/null || exit
+	await us "SELECT count(*) = 4 FROM homing.homes h JOIN homing.tables t USING (keyspace) WHERE t.table_name = 'moved'::regclass AND owner = 'ap'"
+	converge us eu ap
+}
+
+# Keys 1000001 to 1000000 + COUNT of the table are assigned to homes of ap, as known at us and eu.
+assign_keys()
+{
+	local count=$1 region trigger
+	for region in us eu; do
+		at "$region" -o /dev/null -c "SET session_replication_role = origin" \
+			-c "SELECT pg_replication_origin_create('bench') WHERE NOT EXISTS (SELECT FROM pg_replication_origin WHERE roname = 'bench')" \
+			-c "SELECT pg_replication_origin_session_setup('bench')" -c 'ALTER TABLE homing.assignment DISABLE TRIGGER USER' \
+			-c "INSERT INTO homing.assignment SELECT k.keyspace_id, homing._key_bytes('moved', i), 1, owned.homes[1 + i % 4]
+				FROM homing.homed_table k, (SELECT array_agg(h.home) AS homes FROM homing.homes h JOIN homing.tables t USING (keyspace)
+					WHERE t.table_name = 'moved'::regclass AND owner = 'ap') owned, generate_series(1000001, 1000000 + $count) i
+				WHERE k.relid = 'moved'::regclass ON CONFLICT DO NOTHING" || exit
+		for trigger in changed assigned handed_over; do
+			at "$region" -c "ALTER TABLE homing.assignment ENABLE ALWAYS TRIGGER $trigger" || exit
+		done
+		[ "$(ask "$region" 'SELECT count(*) FROM homing.assignment')" -ge "$count" ] || die "keys are not assigned at $region"
+	done
+}
+
+if [[ "hand-over pause, takeover" =~ $only ]]; then
+	heading "homes change hands, RTT $rtt ms: the write pause of a hand-over, against 3 RTT and the replication lag; a loss"
+	wan delay '*' "$(awk "BEGIN { print $rtt / 2 }")" || exit
+	at us -c "ALTER SERVER eu OPTIONS (SET port '${link_port[eu]}')" || exit
+	at ap -c 'CREATE EXTENSION pg_homing'
+	at ap -o /dev/null -c "SELECT homing.join_cluster('ap', '$(over_wan ap)', via => '$(over_wan us)')" || exit
+	at us -o /dev/null -c 'CREATE TABLE moved (id bigint PRIMARY KEY, n bigint NOT NULL DEFAULT 0)' \
+		-c 'INSERT INTO moved SELECT generate_series(1, 1000)' -c "SELECT homing.home_table('moved', 'id', homes => 12)" || exit
+	converge us eu ap
+	pauses='' allowed=''
+	ask us "SELECT homing.repartition('moved', '{\"us\": 1}')" >/dev/null || exit
+	for ((round = 0; round < rounds; round++)); do
+		pauses+="$(hand_over_pause us eu) " || exit
+		lag=$(ask us "SELECT coalesce(max(extract(epoch FROM replay_lag)), 0) * 1000 FROM pg_stat_replication")
+		allowed+="$(awk "BEGIN { print 3 * $rtt + $lag }") "
+		ask us "SELECT homing.hand_over('moved', 'eu', 'us')" >/dev/null || exit
+	done
+	figure "hand-over, longest wait" ms "$pauses" "$allowed" "<= 1"
+
+	ask us "SELECT homing.repartition('moved', '{\"us\": 1, \"eu\": 1, \"ap\": 1}')" >/dev/null || exit
+	converge us eu ap
+	assign_keys 10000
+	to_write='' few='' many=''
+	for round in 1 2 3; do
+		read -r wrote lost < <(lose_ap) || exit
+		to_write+="$wrote " few+="$lost "
+		ap_returns
+	done
+	figure "declare_lost to the first write" ms "$to_write" "$((5 * rtt))" "<= 1"
+	assign_keys "$many_keys"
+	read -r wrote lost < <(lose_ap) || exit
+	many+="$lost "
+	figure "takeover of $many_keys keys, not 10000" ms "$many" "$few" "<= 1.2"
+fi
