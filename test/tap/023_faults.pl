@@ -129,7 +129,7 @@ is($cluster->sql('ap', 'SELECT count(*) FROM first WHERE id >= 100000'), '4001',
 
 # --- rows 3 and 70: replication is killed and terminated again and again
 my $sum = $cluster->sql('us', 'SELECT sum(hits) FROM accounts');
-my $kills = $ENV{FAULT_KILLS} // 6;
+my $kills = $ENV{FAULT_KILLS} // 4;
 for my $round (1 .. $kills)
 {
 	$cluster->sql('us', 'UPDATE accounts SET hits = hits + 1 WHERE id <= 100');
