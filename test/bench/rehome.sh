@@ -76,8 +76,10 @@ if [[ "hand-over pause, takeover" =~ $only ]]; then
 	heading "homes change hands, RTT $rtt ms: the write pause of a hand-over, against 3 RTT and the replication lag; a loss"
 	wan delay '*' "$(awk "BEGIN { print $rtt / 2 }")" || exit
 	at us -c "ALTER SERVER eu OPTIONS (SET port '${link_port[eu]}')" || exit
-	at ap -c 'CREATE EXTENSION pg_homing'
-	at ap -o /dev/null -c "SELECT homing.join_cluster('ap', '$(over_wan ap)', via => '$(over_wan us)')" || exit
+	if [ "$(ask us "SELECT count(*) FROM homing.regions WHERE name = 'ap'")" = 0 ]; then
+		at ap -c 'CREATE EXTENSION pg_homing'
+		at ap -o /dev/null -c "SELECT homing.join_cluster('ap', '$(over_wan ap)', via => '$(over_wan us)')" || exit
+	fi
 	at us -o /dev/null -c 'CREATE TABLE moved (id bigint PRIMARY KEY, n bigint NOT NULL DEFAULT 0)' \
 		-c 'INSERT INTO moved SELECT generate_series(1, 1000)' -c "SELECT homing.home_table('moved', 'id', homes => 12)" || exit
 	converge us eu ap
