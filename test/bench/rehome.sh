@@ -21,12 +21,13 @@ hand_over_pause()
 	cat "$WORK_DIR"/pause.[0-9]* | awk '$3 > most { most = $3 } END { print most / 1000 }'
 }
 
-# declare_lost of ap, then one write of a key that was there, in one session: the time of both and of the first, in ms.
+# ap is killed. declare_lost, then one write of a key that was there, in one session: the time of both and of the first, in ms.
 lose_ap()
 {
 	local key times
 	key=$(ask us "SELECT min(id) FROM moved WHERE homing.home_of('moved', id) = 'ap'")
 	[ -n "$key" ] || die "ap has no key"
+	kill_server ap
 	times=$(at us -A -t -c "SELECT 'began ' || extract(epoch FROM clock_timestamp())" -c "SELECT homing.declare_lost('ap', force => true)" \
 		-c "SELECT 'lost ' || extract(epoch FROM clock_timestamp())" -c "UPDATE moved SET n = n + 1 WHERE id = $key" \
 		-c "SELECT 'wrote ' || extract(epoch FROM clock_timestamp())") || exit
@@ -35,6 +36,7 @@ lose_ap()
 
 ap_returns()
 {
+	start_server ap </dev/null
 	await ap 'SELECT fenced IS NOT NULL FROM homing.local_region'
 	ask ap 'SELECT homing.rejoin(failback => true)' >/dev/null || exit
 	await us "SELECT count(*) = 4 FROM homing.homes h JOIN homing.tables t USING (keyspace) WHERE t.table_name = 'moved'::regclass AND owner = 'ap'"

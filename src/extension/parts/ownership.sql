@@ -301,6 +301,9 @@ BEGIN
 	DELETE FROM homing.dependency d USING (SELECT e.region_id, max(e.seq) AS newest FROM homing.dependency e GROUP BY 1) n
 	WHERE d.region_id = n.region_id AND d.seq <= n.newest - 100;
 	GET DIAGNOSTICS more = ROW_COUNT;
+	-- An acceptance can be back before the transaction that it answers is visible to others here.
+	DELETE FROM homing.pending_key p USING homing.key_acceptance k
+	WHERE k.keyspace_id = p.keyspace_id AND k.key = p.key AND k.version = p.version;
 	RETURN removed + more;
 END
 $$;
