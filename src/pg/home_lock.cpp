@@ -17,10 +17,10 @@ namespace {
 constexpr uint16 kKeyspaceClass = 200;
 constexpr uint16 kChangeClass = 201;
 // Claims. Who claims takes RowExclusiveLock, who keeps open ShareLock; each goes with its like.
-constexpr uint16 kClaimClass = 202;  // a key, by its hash: single claims against single keepers
-constexpr uint16 kAnyClaimClass =
-	203;  // 0: any claim against keepers of all keys; 1: claims of many keys
-		  // against single keepers
+// A key, by its hash: single claims against single keepers.
+constexpr uint16 kClaimClass = 202;
+// 0: any claim against keepers of all keys; 1: claims of many keys against single keepers.
+constexpr uint16 kAnyClaimClass = 203;
 constexpr uint32 kWholeKeyspace = 0xffffffff;
 
 // Numbers that no relation of a server has: given-out ones begin above, and PostgreSQL keeps 8000 to 9999 for patches
