@@ -13,7 +13,7 @@ namespace homing::pg {
 
 namespace {
 
-// pg_advisory_lock uses classes 1 and 2 of the fourth field.
+// pg_advisory_lock uses classes 1 and 2 of the fourth field; pg/lease has 204.
 constexpr uint16 kKeyspaceClass = 200;
 constexpr uint16 kChangeClass = 201;
 // Claims. Who claims takes RowExclusiveLock, who keeps open ShareLock; each goes with its like.

@@ -122,7 +122,7 @@ core::LeaseTerms Terms(int lease_ms)
 
 // Held exclusively by who votes, and shared by who promises, to the end of their transactions: a promise is given
 // before a vote is durable that contradicts it, and then the vote waits, or after, and then it is seen.
-constexpr uint16 kVoteClass = 202;
+constexpr uint16 kVoteClass = 204;
 
 bool LockVotes(LOCKMODE mode, bool wait)
 {
