@@ -1,7 +1,10 @@
+#include "write/forward.hpp"
 #include "write/execute_here.hpp"
 
 #include "pg/compat.hpp"
+#include "pg/settings.hpp"
 #include "write/guard.hpp"
+#include "write/routing.hpp"
 
 extern "C" {
 #include "executor/executor.h"
@@ -33,6 +36,16 @@ PlannedStmt *PlanPart(Query *query, const char *text, ParamListInfo params)
 	}
 	PG_END_TRY();
 	return statement;
+}
+
+// A row was routed here, and then another region claimed its key, or its home moved. To the region that sent us the
+// statement that has a name of its own, by which it tries again; a client may try again as well.
+void RethrowAsMoved()
+{
+	if (geterrcode() != pg::SqlStateCode(kNotHomeState) || pg::settings.forwarded_from[0] != '\0')
+		PG_RE_THROW();
+	FlushErrorState();
+	pg::PgEntry([] { throw HomeMoved(); });
 }
 
 }  // namespace
@@ -113,11 +126,13 @@ uint64 WriteHere(Query *query, EState *outer, ParamListInfo params, Tuplestorest
 	{
 		processed = ExecuteHere(query, outer, params, receiver);
 	}
-	PG_FINALLY();
+	PG_CATCH();
 	{
 		--serving;
+		RethrowAsMoved();
 	}
 	PG_END_TRY();
+	--serving;
 	receiver->rDestroy(receiver);
 	return processed;
 }
