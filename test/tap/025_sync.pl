@@ -19,6 +19,9 @@ $cluster->sql('us', "ALTER SYSTEM SET synchronous_standby_names = '$stream'");
 $cluster->sql('us', 'SELECT pg_reload_conf()');
 $cluster->poll('us', "SELECT sync_state = 'sync' FROM pg_stat_replication WHERE application_name = '$stream'");
 
+# It may serve once it has heard of eu.
+$cluster->sql('us', $_) for 'INSERT INTO accounts VALUES (0)', 'DELETE FROM accounts';
+
 # --- row 57: every peer is down
 $cluster->kill('eu');
 $cluster->poll('us', 'SELECT count(*) = 0 FROM pg_stat_replication');
