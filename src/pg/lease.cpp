@@ -244,7 +244,9 @@ bool MayServe(int voters)
 bool HasEverServed()
 {
 	Slot *slot = Mine();
-	return slot == nullptr || pg_atomic_read_u32(&slot->confirmed) != 0;
+	if (slot == nullptr)
+		return true;
+	return watched ? ValidUntil(slot).us != 0 : pg_atomic_read_u32(&slot->confirmed) != 0;
 }
 
 long FirstLeasePatience()

@@ -237,6 +237,7 @@ $cluster->sql('us', "UPDATE accounts SET balance = balance - 1 WHERE id = $key{e
 # It returns with the part that it had prepared.
 $cluster->start('eu');
 $cluster->poll('eu', 'SELECT fenced IS NOT NULL FROM homing.local_region');
+$cluster->poll('eu', 'SELECT count(*) = 0 FROM pg_prepared_xacts');
 $cluster->sql('eu', 'SELECT homing.rejoin()');
 check_transfer('the participant has come back', { sqlstate => '40001' }, 'aborted');
 
