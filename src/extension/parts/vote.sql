@@ -147,8 +147,7 @@ VOLATILE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT coalesce(array_agg(k.region_id), '{}') FROM homing.member k CROSS JOIN homing.acceptor a CROSS JOIN homing.cluster_map c
 	WHERE k.status = 'active' AND (a.value->>'epoch')::bigint > c.epoch
-		AND EXISTS (SELECT FROM jsonb_array_elements(a.value->'members') m
-					WHERE (m->>'id')::int2 = k.region_id AND (m->>'status' = 'lost' OR (m->>'pending')::boolean))
+		AND homing._has_voted_against(k.region_id)
 $$;
 
 -- Regions whose loss is decided on, as far as this region knows, and not yet done.
