@@ -13,16 +13,10 @@ use Test::More;
 my $cluster = HomingCluster->new(regions => [qw(us eu ap)], rtt_ms => 2,
 	settings => "homing.lease_duration = 2s\nhoming.connect_timeout = 1s\n");
 $cluster->form;
-$cluster->sql('us', 'CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL DEFAULT 0)');
-$cluster->sql('us', q{SELECT homing.home_table('accounts', 'id')});
-$cluster->sql('us', 'INSERT INTO accounts SELECT generate_series(1, 60)');
-my %key = map {
-	$_ => $cluster->sql('us', "SELECT id FROM accounts WHERE homing.home_of('accounts', id) = '$_' ORDER BY id LIMIT 1")
-} $cluster->names;
+my %key = $cluster->accounts;
 
-sub links { my ($of) = @_; return grep { /\b$of\b/ } map { (split ' ')[0] } $cluster->wan->command('list'); }
-sub cut { my ($how, $of, @more) = @_; $cluster->wan->command($how, $_, @more) for links($of); return; }
-sub heal { my ($of) = @_; $cluster->wan->command('heal', $_) for links($of); return; }
+sub cut { my ($how, $of, @more) = @_; $cluster->wan->command($how, $_, @more) for $cluster->links($of); return; }
+sub heal { my ($of) = @_; $cluster->wan->command('heal', $_) for $cluster->links($of); return; }
 
 sub write_at
 {

@@ -10,17 +10,11 @@ use Test::More;
 my $cluster = HomingCluster->new(regions => [qw(us eu ap)], rtt_ms => 2,
 	settings => "homing.lease_duration = 2s\nhoming.connect_timeout = 1s\n");
 $cluster->form;
-$cluster->sql('us', 'CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL DEFAULT 0)');
-$cluster->sql('us', q{SELECT homing.home_table('accounts', 'id')});
-$cluster->sql('us', 'INSERT INTO accounts SELECT generate_series(1, 60)');
-my %key = map {
-	$_ => $cluster->sql('us', "SELECT id FROM accounts WHERE homing.home_of('accounts', id) = '$_' ORDER BY id LIMIT 1")
-} $cluster->names;
+my %key = $cluster->accounts;
 $cluster->converge;
 
-sub links { my ($of) = @_; return grep { /\b$of\b/ } map { (split ' ')[0] } $cluster->wan->command('list'); }
-sub cut { my ($of) = @_; $cluster->wan->command('drop', $_) for links($of); return; }
-sub heal { my ($of) = @_; $cluster->wan->command('heal', $_) for links($of); return; }
+sub cut { my ($of) = @_; $cluster->wan->command('drop', $_) for $cluster->links($of); return; }
+sub heal { my ($of) = @_; $cluster->wan->command('heal', $_) for $cluster->links($of); return; }
 sub write_at { my ($region) = @_; return "UPDATE accounts SET balance = balance + 1 WHERE id = $key{$region}"; }
 sub epoch { my ($region) = @_; return $cluster->sql($region, 'SELECT epoch FROM homing.cluster_map'); }
 my $serves = q{SELECT r.lease_left > interval '0' FROM homing.regions r JOIN homing.member m USING (name)

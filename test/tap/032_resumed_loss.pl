@@ -9,19 +9,16 @@ use Test::More;
 my $cluster = HomingCluster->new(regions => [qw(us eu ap)], rtt_ms => 2,
 	settings => "homing.lease_duration = 2s\nhoming.connect_timeout = 1s\nrestart_after_crash = on\n");
 $cluster->form;
-$cluster->sql('us', 'CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL DEFAULT 0)');
-$cluster->sql('us', q{SELECT homing.home_table('accounts', 'id')});
-$cluster->sql('us', 'INSERT INTO accounts SELECT generate_series(1, 60)');
-my $key = $cluster->sql('us', q{SELECT id FROM accounts WHERE homing.home_of('accounts', id) = 'ap' ORDER BY id LIMIT 1});
+my %key = $cluster->accounts;
+my $key = $key{ap};
 my $serves = q{SELECT r.lease_left > interval '0' FROM homing.regions r JOIN homing.member m USING (name)
 	JOIN homing.local_region l USING (region_id)};
-sub links { return grep { /\bap\b/ } map { (split ' ')[0] } $cluster->wan->command('list'); }
 
 for my $step (qw(vote-before-accept vote-after-accept))
 {
 	$cluster->poll($_, $serves) for $cluster->names;
 	$cluster->converge;
-	$cluster->wan->command('drop', $_) for links();
+	$cluster->wan->command('drop', $_) for $cluster->links('ap');
 	my ($state) = $cluster->try_sql('us', "SET homing.debug_point = '$step'; SELECT homing.declare_lost('ap')");
 	isnt($state, '', "$step: the session that declares it is killed");
 	# Every process of us had to start again. What a majority has voted for goes on by itself; before, it takes a call.
@@ -40,7 +37,7 @@ for my $step (qw(vote-before-accept vote-after-accept))
 	$cluster->sql($_, "UPDATE accounts SET balance = balance + 1 WHERE id = $key") for qw(eu us);
 	pass("$step: its homes are served");
 	$cluster->same_everywhere('accounts');
-	$cluster->wan->command('heal', $_) for links();
+	$cluster->wan->command('heal', $_) for $cluster->links('ap');
 	$cluster->poll('ap', 'SELECT fenced IS NOT NULL FROM homing.local_region');
 	$cluster->sql('ap', 'SELECT homing.rejoin()');
 	delete $cluster->{dead}{ap};
@@ -64,7 +61,7 @@ for my $turn (1 .. 3)
 	is($cluster->sql($_, q{SELECT count(*) FROM homing.regions WHERE status <> 'active'}), '0', "turn $turn: $_ keeps all") for qw(us eu);
 	$cluster->wan->command('heal', $_) for 'us-ap', 'ap-us';
 }
-$cluster->wan->command('drop', $_) for links();
+$cluster->wan->command('drop', $_) for $cluster->links('ap');
 $cluster->poll($_, q{SELECT status = 'lost' FROM homing.regions WHERE name = 'ap'}) for qw(us eu);
 $cluster->{dead}{ap} = 1;
 is($cluster->sql('us', q{SELECT count(*) FROM homing.events WHERE kind = 'declare_lost' AND reason LIKE 'a majority has not heard%'}), '1',

@@ -212,6 +212,21 @@ sub fingerprint
 		FROM $table t});
 }
 
+# Makes the homed table accounts (id, balance) with ids 1 to 60 at us. Returns the first id of each region, by its name.
+sub accounts
+{
+	my ($self) = @_;
+	$self->sql('us', 'CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL DEFAULT 0)');
+	$self->sql('us', q{SELECT homing.home_table('accounts', 'id')});
+	$self->sql('us', 'INSERT INTO accounts SELECT generate_series(1, 60)');
+	return map {
+		$_ => $self->sql('us', "SELECT id FROM accounts WHERE homing.home_of('accounts', id) = '$_' ORDER BY id LIMIT 1")
+	} $self->names;
+}
+
+# The names of the WAN's links from and to the region.
+sub links { my ($self, $of) = @_; return grep { /\b$of\b/ } map { (split ' ')[0] } $self->wan->command('list'); }
+
 # A test: after convergence the table is identical in all living regions.
 sub same_everywhere
 {
