@@ -1,7 +1,7 @@
 -- The extension's own tables. The public interface is the views and functions; these are not granted.
 --
 --   local_region, cluster_map, member   this region, and the cluster map it knows. Local: they travel
---                                       only as a map (lost.sql), never in a replication stream.
+--                                       only as a map (map.sql), never in a replication stream.
 --   keyspace, homed_table               equal at every region; written at all regions by home_table.
 --   activation, assignment, milestone,  replicated, INSERT-only: rows of different origins never touch.
 --   key_acceptance, ownership, dependency
