@@ -37,10 +37,18 @@ enum class Fencing {
 	kOperator
 };
 
+// Who can have a say in whether a region serves, as it knows them.
+struct Electorate {
+	// Itself, the other regions that are not lost, and the witnesses. Who joins or leaves counts before, or still,
+	// without a vote: what the others may already do to this region, with that vote, it must already be prepared for.
+	int size = 1;
+	bool alone = true;  // there is no other region
+};
+
 // Whether a region serves only while it holds a lease.
-constexpr bool NeedsLease(Fencing fencing, int voters)
+constexpr bool NeedsLease(Fencing fencing, const Electorate &electorate)
 {
-	return fencing == Fencing::kQuorum || (fencing == Fencing::kAuto && voters >= 3);
+	return fencing == Fencing::kQuorum || (fencing == Fencing::kAuto && electorate.size >= 3);
 }
 
 // Whether a region that has written so much, and no more, is a copy of an older state of itself: another region has

@@ -141,7 +141,8 @@ struct RawTable {
 
 struct RawCatalog {
 	bool present = false;
-	RawTable local_region, cluster_map, member, keyspace, homed_table, activation, ownership;
+	RawTable local_region, cluster_map, member, witness, keyspace, homed_table, activation,
+		ownership;
 	bool *has_assignments = nullptr;  // by row of `keyspace`
 };
 
@@ -209,6 +210,7 @@ void ReadRaw(RawCatalog *raw)
 		ReadTable("cluster_map", {"epoch"}, snapshot, &raw->cluster_map);
 		ReadTable("member", {"region_id", "name", "status", "heirs", "spread"}, snapshot,
 		          &raw->member);
+		ReadTable("witness", {"status"}, snapshot, &raw->witness);
 		ReadTable("keyspace", {"keyspace_id", "recorded_owners", "placement"}, snapshot,
 		          &raw->keyspace);
 		ReadTable("homed_table", {"table_id", "relid", "keyspace_id", "key_attnum", "closing"},
@@ -274,14 +276,23 @@ void ApplyOwnership(const RawTable &rows, std::vector<core::Keyspace> *keyspaces
 	}
 }
 
-int CountVoters(const RawTable &members)
+core::Electorate ReadElectorate(const RawCatalog &raw)
 {
-	int voters = 0;
-	for (int i = 0; i < members.count; ++i) {
-		if (Status(Text(members.rows[i].values[2])) == core::RegionStatus::kActive)
-			++voters;
+	core::Electorate electorate;
+	const int16 here = DatumGetInt16(raw.local_region.rows[0].values[0]);
+	for (int i = 0; i < raw.member.count; ++i) {
+		const RawRow &row = raw.member.rows[i];
+		if (DatumGetInt16(row.values[0]) == here ||
+		    Status(Text(row.values[2])) == core::RegionStatus::kLost)
+			continue;
+		++electorate.size;
+		electorate.alone = false;
 	}
-	return voters;
+	for (int i = 0; i < raw.witness.count; ++i) {
+		if (Text(raw.witness.rows[i].values[0]) != "removed")
+			++electorate.size;
+	}
+	return electorate;
 }
 
 std::unique_ptr<Catalog> Build(const RawCatalog &raw)
@@ -313,7 +324,7 @@ std::unique_ptr<Catalog> Build(const RawCatalog &raw)
 	                  std::move(keyspaces)),
 		PgCall([&] { return DatumGetCString(DirectFunctionCall1(uuid_out, here.values[2])); }),
 		here.nulls[1] ? std::string() : Text(here.values[1]),
-		CountVoters(raw.member),
+		ReadElectorate(raw),
 		{}});
 	if (catalog->fenced.empty() && catalog->map.HereIsLost())
 		catalog->fenced = "this region was declared lost";

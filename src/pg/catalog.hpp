@@ -10,6 +10,7 @@
 #include <unordered_map>
 
 #include "core/home_map.hpp"
+#include "core/lease.hpp"
 
 #include "pg/boundary.hpp"
 
@@ -33,7 +34,7 @@ struct Catalog {
 	core::HomeMap map;
 	std::string cluster;  // its id
 	std::string fenced;   // why this region must not serve; empty: it may
-	int voters = 0;       // regions whose majority gives leases
+	core::Electorate electorate;
 	std::unordered_map<Oid, HomedTable> tables;
 
 	// The homed table that a relation is, or is a partition of, at any depth; nullptr: not homed.

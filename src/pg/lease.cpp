@@ -231,14 +231,14 @@ core::Instant BootTime()
 	return {static_cast<int64>(now.tv_sec) * 1000000 + now.tv_nsec / 1000};
 }
 
-bool MayServe(int voters)
+bool MayServe(const core::Electorate &electorate)
 {
-	if (core::NeedsLease(FencingMode(), voters)) {
+	if (core::NeedsLease(FencingMode(), electorate)) {
 		watched = true;
 		return LeaseStands();
 	}
 	Slot *slot = Mine();
-	return voters <= 1 || (slot != nullptr && pg_atomic_read_u32(&slot->confirmed) != 0);
+	return electorate.alone || (slot != nullptr && pg_atomic_read_u32(&slot->confirmed) != 0);
 }
 
 bool HasEverServed()
@@ -267,7 +267,7 @@ void CheckLease()
 	for (;;) {
 		const CatalogVersion seen = PgEntry([] { return CurrentVersion(); });
 		const Catalog *catalog = PgEntry([] { return CurrentCatalog(); });
-		if (catalog == nullptr || MayServe(catalog->voters))
+		if (catalog == nullptr || MayServe(catalog->electorate))
 			return;
 		const long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 		if (HasEverServed() || left <= 0)
@@ -393,9 +393,9 @@ PGDLLEXPORT Datum homing_lease_left(PG_FUNCTION_ARGS)
 	if (catalog == nullptr || slot == nullptr)
 		PG_RETURN_NULL();
 	int64 left = 0;
-	if (core::NeedsLease(FencingMode(), catalog->voters))
+	if (core::NeedsLease(FencingMode(), catalog->electorate))
 		left = (ValidUntil(slot) - BootTime()).us;
-	else if (MayServe(catalog->voters))
+	else if (MayServe(catalog->electorate))
 		PG_RETURN_NULL();
 	auto *interval = static_cast<Interval *>(palloc0(sizeof(Interval)));
 	interval->time = left > 0 ? left : 0;

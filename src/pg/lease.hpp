@@ -20,9 +20,9 @@ void RegisterLease();
 
 core::Instant BootTime();
 
-// Whether this region of a cluster with so many voters may serve, by its lease or, where none is needed, because
-// it has heard from a peer since the server started. The transaction is then watched to its end.
-bool MayServe(int voters);
+// Whether this region may serve, by its lease or, where none is needed, because it has heard from a peer since the
+// server started, or has none. A transaction that needs the lease is then watched to its end.
+bool MayServe(const core::Electorate &electorate);
 // How long to wait for it, in ms: a region whose server was just started may in a moment.
 long FirstLeasePatience();
 // Raises 25006 unless MayServe, after that time. A plain server call.

@@ -40,6 +40,7 @@ struct Voter {
 	remote::ConnectionOptions options;  // those of `connection`
 	pg::RegionConnection connection;
 	std::string trouble;  // last one logged; empty: it answers
+	bool witness = false;
 };
 
 struct Answer {
@@ -119,6 +120,7 @@ bool Keeper::ReadOwnState(MemoryContext context)
 		if (known != voters_.end())
 			voters[id] = std::move(known->second);
 		voters[id].name = raw.name;
+		voters[id].witness = raw.witness;
 	}
 	voters_ = std::move(voters);
 	if (lease_ms_ != pg::settings.lease_duration_ms || !holder_) {
@@ -187,8 +189,6 @@ void Keeper::Take(core::RegionId id, const std::string &name, const Answer &answ
 	if (!answer.refusal.empty())
 		throw Failure(answer.refusal);
 	holder_->Renew(id, sent);
-	if (id != here_)
-		pg::ConfirmServing();
 }
 
 // Whether it gives a lease.
@@ -210,6 +210,9 @@ bool Keeper::Ask(core::RegionId id, Voter &voter)
 			throw Failure("its answer is not understood");
 		Take(id, voter.name,
 		     {PQgetvalue(result.get(), 0, 0), Position(PQgetvalue(result.get(), 0, 1))}, sent);
+		// A loss by the operator's word is not a witness's to know.
+		if (!voter.witness)
+			pg::ConfirmServing();
 	} catch (const pg::ServerError &) {
 		throw;
 	} catch (const Failure &failure) {

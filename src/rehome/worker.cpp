@@ -116,6 +116,7 @@ private:
 struct Peer {
 	std::string name;
 	bool lost = false;
+	bool witness = false;
 	remote::ConnectionOptions options;  // those of `connection`
 	pg::RegionConnection connection;
 	Clock::time_point due = Clock::time_point::min();
@@ -172,7 +173,8 @@ private:
 	core::RegionId here_;
 	core::MapSummary mine_;
 	bool fenced_ = false;
-	int voters_ = 0;
+	core::Electorate electorate_;
+	bool witness_ = false;  // this is no region, and votes only
 	bool losses_ = false;
 	std::optional<Clock::time_point> losses_due_;  // when to do something about them
 	bool map_changed_ = false;                     // ours was written since it was read
@@ -214,9 +216,16 @@ void Worker::ReadOwnState()
 	mine_.digest = state.digest;
 	fenced_ = state.fenced;
 	losses_ = state.losses && state.votes;
-	voters_ = state.votes ? 1 : 0;
-	for (int i = 0; i < state.peer_count; ++i)
-		voters_ += state.peers[i].votes ? 1 : 0;
+	witness_ = state.witness;
+	electorate_ = {};
+	for (int i = 0; i < state.peer_count; ++i) {
+		electorate_.size += state.peers[i].lost ? 0 : 1;
+		if (!state.peers[i].lost && !state.peers[i].witness)
+			electorate_.alone = false;
+	}
+	// It was the whole cluster: nobody can have declared it lost before the first one joins.
+	if (electorate_.alone && !fenced_ && !witness_)
+		pg::ConfirmServing();
 	administrator_ = state.administrator;
 	lost_streams_ = state.lost_streams;
 	Meet(state);
@@ -234,6 +243,7 @@ void Worker::Meet(const RawState &state)
 		if (known != peers_.end())
 			peer = std::move(known->second);
 		peer.name = raw.name;
+		peer.witness = raw.witness;
 		if (raw.lost && !peer.lost)
 			peer.due = Clock::time_point::min();  // tell it at once
 		peer.lost = raw.lost;
@@ -424,7 +434,7 @@ core::WaitGraph Worker::LookAtWaits()
 	if (own == nullptr || !graph.Add(here_, own))
 		throw Failure("could not read the locks that are waited for");
 	for (auto &[id, peer] : peers_) {
-		if (peer.lost || !peer.trouble.empty())
+		if (peer.lost || peer.witness || !peer.trouble.empty())
 			continue;
 		try {
 			waiter_.AllowUntil(Clock::time_point::max());
@@ -503,7 +513,7 @@ void Worker::ForgetOutcomes()
 // Those that have been released to this region, or to a lost one whose heir it is.
 void Worker::AcceptHomes()
 {
-	if (fenced_ || !pg::MayServe(voters_))
+	if (fenced_ || witness_ || !pg::MayServe(electorate_))
 		return;
 	MemoryContext context = CurrentMemoryContext;
 	InTransaction([&] { pg::PgCall([&] { Call("SELECT homing._accept_homes()", {}, context); }); });
@@ -572,7 +582,8 @@ void Worker::DeclareLosses()
 	}
 	const auto wait = [this] {
 		const auto before = std::count_if(peers_.begin(), peers_.end(), [this](const auto &entry) {
-			return !entry.second.lost && entry.first < here_ && entry.second.trouble.empty();
+			return !entry.second.lost && !entry.second.witness && entry.first < here_ &&
+			       entry.second.trouble.empty();
 		});
 		return milliseconds(core::DeclareAfter(static_cast<int>(before)).us / 1000);
 	};
@@ -657,7 +668,8 @@ void Worker::Run()
 		Do("read the cluster map", &Worker::ReadOwnState);
 		if (!region_)
 			return;
-		pg::PgCall([] { StartLeaseKeeper(); });
+		if (!witness_)
+			pg::PgCall([] { StartLeaseKeeper(); });
 		Do("accept homes that were handed over", &Worker::AcceptHomes);
 		Do("exchange cluster maps", &Worker::ExchangeMaps);
 		Do("declare a loss", &Worker::DeclareLosses);

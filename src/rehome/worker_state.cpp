@@ -75,7 +75,7 @@ void ReadState(RawState *state, MemoryContext context)
 	Run("SELECT l.cluster_id::text, l.region_id, l.fenced IS NOT NULL, homing._has_lost_streams(), l.admin, c.epoch, "
 	    "homing._map_digest(), EXISTS (SELECT FROM homing.member m WHERE m.region_id = l.region_id AND m.status = 'active'), "
 	    "pg_catalog.cardinality(homing._unfinished_losses()) > 0 OR pg_catalog.cardinality(homing._silent_here("
-	    "(pg_catalog.extract('epoch', pg_catalog.current_setting('homing.auto_declare_lost')::pg_catalog.interval) * 1000)::pg_catalog.int8)) > 0 "
+	    "(pg_catalog.extract('epoch', pg_catalog.current_setting('homing.auto_declare_lost')::pg_catalog.interval) * 1000)::pg_catalog.int8)) > 0, homing._is_witness() "
 	    "FROM homing.local_region l CROSS JOIN homing.cluster_map c",
 	    SPI_OK_SELECT);
 	if (SPI_processed == 1) {
@@ -89,11 +89,14 @@ void ReadState(RawState *state, MemoryContext context)
 		state->digest = static_cast<uint64>(DatumGetInt64(Column(0, 7)));
 		state->votes = DatumGetBool(Column(0, 8));
 		state->losses = DatumGetBool(Column(0, 9));
+		state->witness = DatumGetBool(Column(0, 10));
 
 		// A lost region whose name lives on in a later incarnation has no server of its own.
-		Run("SELECT m.region_id, m.name::text, m.status = 'lost', m.status = 'active', m.pending FROM homing.member m JOIN homing.local_region l "
+		Run("SELECT m.region_id, m.name::text, m.status = 'lost', m.status = 'active', m.pending, false FROM homing.member m JOIN homing.local_region l "
 		    "ON m.region_id <> l.region_id WHERE m.status <> 'lost' OR NOT EXISTS (SELECT FROM homing.member n "
-		    "WHERE n.name = m.name AND n.region_id > m.region_id) ORDER BY m.region_id",
+		    "WHERE n.name = m.name AND n.region_id > m.region_id) "
+		    "UNION ALL SELECT w.region_id, w.name, false, w.status = 'active', false, true FROM homing.witness w "
+		    "JOIN homing.local_region l ON w.region_id <> l.region_id WHERE w.status <> 'removed' ORDER BY 1",
 		    SPI_OK_SELECT);
 		state->peer_count = static_cast<int>(SPI_processed);
 		state->peers = static_cast<RawPeer *>(
@@ -105,6 +108,7 @@ void ReadState(RawState *state, MemoryContext context)
 			peer->lost = DatumGetBool(Column(i, 3));
 			peer->votes = DatumGetBool(Column(i, 4));
 			peer->pending = DatumGetBool(Column(i, 5));
+			peer->witness = DatumGetBool(Column(i, 6));
 		}
 	}
 	PopActiveSnapshot();

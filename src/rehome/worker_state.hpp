@@ -12,6 +12,7 @@ struct RawPeer {
 	bool lost;
 	bool votes;
 	bool pending;  // about to be lost
+	bool witness;
 	char name[NAMEDATALEN];
 };
 
@@ -22,6 +23,7 @@ struct RawState {
 	int16 here = 0;
 	bool fenced = false;
 	bool votes = false;
+	bool witness = false;
 	bool losses = false;  // one is to be finished, or declared
 	bool lost_streams = false;
 	Oid administrator = InvalidOid;

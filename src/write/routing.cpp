@@ -245,7 +245,7 @@ remote::Error ArrivesLate()
 // Only a region that holds a lease serves. After its server was started it gets one in a moment.
 void CheckLease(const pg::Catalog &catalog, const WrittenTarget &target)
 {
-	if (pg::MayServe(catalog.voters))
+	if (pg::MayServe(catalog.electorate))
 		return;
 	remote::Error error("25006", "cannot write to homed table " + Quoted(TableName(target.relid)) +
 	                                 ": this region is fenced");
@@ -477,7 +477,7 @@ bool ServesOneKey(const WrittenKeys &keys, Decision *decision)
 	if (!(*here)[static_cast<std::size_t>(home.value)])
 		return false;
 	pg::PgCall([&] { pg::LockHomeForWrite(table->second.keyspace, home); });
-	if (!(pg::CurrentVersion() == seen) || !pg::MayServe(catalog->voters))
+	if (!(pg::CurrentVersion() == seen) || !pg::MayServe(catalog->electorate))
 		return false;
 	decision->serve = true;
 	decision->region = catalog->map.here();

@@ -9,7 +9,8 @@
 #
 # With one_server => 1 the regions are databases of one server: cheaper, and enough where nothing is killed.
 #
-# encoding => 'LATIN1' is that of the databases.
+# encoding => 'LATIN1' is that of the databases. witness => 'w' adds a server of that name that votes only; it is not
+# among the names.
 #
 # With rtt_ms every region reaches every other one through a link of its own, named "us-eu" for what us
 # opens to eu; $cluster->wan->command('drop', 'us-eu') cuts it. Nothing here sleeps: it polls, and gives up
@@ -33,9 +34,10 @@ sub new
 		dbname => $options{dbname} // 'app',
 		one_server => $options{one_server},
 		encoding => $options{encoding} // 'UTF8',
+		witness => $options{witness},
 		nodes => {}
 	}, $class;
-	$self->_start_node($_, $options{settings} // '') for @{ $self->{names} };
+	$self->_start_node($_, $options{settings} // '') for $self->_servers;
 	$self->_start_wan($options{rtt_ms} / 2) if defined $options{rtt_ms};
 	return $self;
 }
@@ -67,9 +69,9 @@ sub _start_wan
 {
 	my ($self, $delay) = @_;
 	my @links;
-	for my $from (@{ $self->{names} })
+	for my $from ($self->_servers)
 	{
-		for my $to (@{ $self->{names} })
+		for my $to ($self->_servers)
 		{
 			next if $from eq $to;
 			my $port = PostgreSQL::Test::Cluster::get_free_port();
@@ -85,6 +87,7 @@ sub node { my ($self, $name) = @_; return $self->{nodes}{$name} // croak "no reg
 sub wan { my ($self) = @_; return $self->{wan} // croak 'this cluster has no WAN'; }
 sub database { my ($self, $name) = @_; return $self->{one_server} ? $name : $self->{dbname}; }
 sub names { my ($self) = @_; return @{ $self->{names} }; }
+sub _servers { my ($self) = @_; return ($self->names, $self->{witness} // ()); }
 sub living { my ($self) = @_; return grep { !$self->{dead}{$_} } $self->names; }
 
 # How a client beside the region connects to it.
@@ -101,6 +104,18 @@ sub form
 	my ($first, @others) = $self->names;
 	$self->sql($first, "SELECT homing.create_cluster('$first', '" . $self->conninfo($first) . "')");
 	$self->join_region($_, $first) for @others;
+	$self->create_witness($first) if $self->{witness};
+	return;
+}
+
+sub create_witness
+{
+	my ($self, $via) = @_;
+	my $name = $self->{witness};
+	$self->sql($name, sprintf(
+		"SELECT homing.create_witness('%s', '%s', via => '%s')",
+		$name, $self->conninfo($name), $self->conninfo($via)));
+	$self->_use_links if $self->{wan};
 	return;
 }
 
@@ -118,14 +133,17 @@ sub join_region
 sub _use_links
 {
 	my ($self) = @_;
-	for my $from ($self->names)
+	for my $from ($self->_servers)
 	{
 		my @peers = split /\n/, $self->sql($from, q{
 			SELECT m.name || ' ' || coalesce(s.subname, '')
 			FROM homing.member m CROSS JOIN homing.local_region l
 			LEFT JOIN pg_subscription s ON s.subname = homing._stream_name(m.region_id, l.region_id)
 				AND s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-			WHERE m.region_id <> l.region_id AND m.status = 'active'});
+			WHERE m.region_id <> l.region_id AND m.status = 'active'
+			UNION ALL
+			SELECT w.name || ' ' FROM homing.witness w JOIN homing.local_region l ON w.region_id <> l.region_id
+			WHERE w.status = 'active'});
 		for my $peer (@peers)
 		{
 			my ($to, $subscription) = split / /, $peer;
@@ -275,7 +293,7 @@ sub start
 sub stop
 {
 	my ($self) = @_;
-	my %servers = map { $self->node($_)->port => $self->node($_) } $self->living;
+	my %servers = map { $self->node($_)->port => $self->node($_) } grep { !$self->{dead}{$_} } $self->_servers;
 	$_->stop('fast') for values %servers;
 	$self->{wan}->stop if $self->{wan};
 	return;

@@ -1,6 +1,7 @@
 -- The extension's own tables. The public interface is the views and functions; these are not granted.
 --
---   local_region, cluster_map, member   this region, and the cluster map it knows. Local: they travel
+--   local_region, cluster_map, member,
+--   witness                             this region, and the cluster map it knows. Local: they travel
 --                                       only as a map (map.sql), never in a replication stream.
 --   keyspace, homed_table               equal at every region; written at all regions by home_table.
 --   activation, assignment, milestone,  replicated, INSERT-only: rows of different origins never touch.
@@ -36,6 +37,13 @@ CREATE TABLE homing.member (
 	lost_epoch bigint
 );
 COMMENT ON TABLE homing.member IS 'incarnations of regions: a region that returns from a loss is a new row of the same name';
+
+CREATE TABLE homing.witness (
+	region_id int2 PRIMARY KEY CHECK (region_id > 0),  -- of the same numbers as members
+	name text NOT NULL CHECK (name ~ '^[a-z][a-z0-9_]{0,62}$'),
+	status text NOT NULL CHECK (status IN ('joining', 'active', 'leaving', 'removed'))
+);
+COMMENT ON TABLE homing.witness IS 'voters without data; only active ones vote';
 
 -- What this region keeps as a voter: it is durable before the voter answers. Local.
 CREATE TABLE homing.acceptor (
@@ -157,7 +165,7 @@ DO $$
 DECLARE
 	cached text;
 BEGIN
-	FOREACH cached IN ARRAY ARRAY['local_region', 'cluster_map', 'member', 'keyspace', 'homed_table', 'activation', 'ownership'] LOOP
+	FOREACH cached IN ARRAY ARRAY['local_region', 'cluster_map', 'member', 'witness', 'keyspace', 'homed_table', 'activation', 'ownership'] LOOP
 		EXECUTE format('CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE ON homing.%I '
 			'FOR EACH ROW EXECUTE FUNCTION homing._changed()', cached);
 		EXECUTE format('ALTER TABLE homing.%I ENABLE ALWAYS TRIGGER changed', cached);

@@ -347,6 +347,7 @@ BEGIN
 	PERFORM homing._put_server(name, address, current_user);
 	INSERT INTO homing.local_region (region_id, cluster_id, admin) VALUES (1, gen_random_uuid(), current_user);
 	INSERT INTO homing.cluster_map (epoch) VALUES (1);
+	PERFORM homing._forget_other_votes();
 	INSERT INTO homing.member (region_id, name, status, joined_epoch) VALUES (1, create_cluster.name, 'active', 1);
 	INSERT INTO homing.event (at, epoch, kind, region, actor)
 	VALUES (clock_timestamp(), 1, 'create_cluster', create_cluster.name, session_user);

@@ -58,6 +58,7 @@ BEGIN
 		RAISE EXCEPTION 'this database is not a region of a cluster' USING ERRCODE = 'object_not_in_prerequisite_state',
 			HINT = 'Call homing.create_cluster or homing.join_cluster first.';
 	END IF;
+	PERFORM homing._refuse_witness();
 	IF here.fenced IS NOT NULL THEN
 		RAISE EXCEPTION 'this region is fenced: %', here.fenced USING ERRCODE = 'read_only_sql_transaction';
 	END IF;

@@ -41,7 +41,7 @@ BEGIN
 	SELECT q[1] INTO there FROM homing._peer_query('via', 'SELECT FROM pg_extension WHERE extname = ''pg_homing''') q;
 	IF FOUND THEN
 		SELECT q[1] AS region_id, q[2] AS fenced, q[3] AS map INTO there
-		FROM homing._peer_query('via', 'SELECT region_id, fenced, homing._map() FROM homing.local_region') q;
+		FROM homing._peer_query('via', 'SELECT region_id, fenced, homing._map() FROM homing.local_region WHERE NOT homing._is_witness()') q;
 	END IF;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'the database that via leads to is not a region of a cluster'
@@ -57,7 +57,8 @@ BEGIN
 END
 $$;
 
--- Sessions with every living region, each holding its change lock; the newest map.
+-- Sessions with every living region, and every witness, each holding its change lock; the newest map. Witnesses
+-- learn of us; they are not "streaming".
 CREATE FUNCTION homing._join_meet(plan jsonb) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -74,8 +75,8 @@ DECLARE
 BEGIN
 	LOOP
 		-- Ourselves, from a call that was cut off, is nobody to talk to.
-		SELECT array_agg(l ORDER BY l) INTO living FROM unnest(homing._living(map)) l
-		WHERE NOT EXISTS (SELECT FROM jsonb_array_elements(map->'members') m
+		SELECT array_agg(l ORDER BY l) INTO living FROM unnest(homing._living(map) || homing._witnesses(map)) l
+		WHERE NOT EXISTS (SELECT FROM jsonb_array_elements(map->'members' || coalesce(map->'witnesses', '[]')) m
 						  WHERE (m->>'id')::int2 = l AND m->>'name' = plan->>'name' AND m->>'status' = 'joining');
 		EXIT WHEN opened @> living;
 		FOREACH id IN ARRAY living LOOP
@@ -89,7 +90,7 @@ BEGIN
 				GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT;
 				RAISE EXCEPTION 'cannot join the cluster: region "%" cannot be reached', region
 					USING ERRCODE = 'sqlclient_unable_to_establish_sqlconnection', DETAIL = failure,
-						HINT = 'A new region connects to every region that is not lost, with the connection string that the cluster has for it.';
+						HINT = 'A new region connects to every region that is not lost, and every witness, with the connection string that the cluster has for it.';
 			END;
 			PERFORM homing._peer_query('lock ' || id, 'BEGIN');
 			BEGIN
@@ -114,6 +115,7 @@ BEGIN
 		END LOOP;
 	END LOOP;
 	RETURN plan || jsonb_build_object('map', map, 'living', to_jsonb(living), 'conninfos', conninfos,
+		'streaming', to_jsonb(ARRAY(SELECT unnest(living) EXCEPT SELECT unnest(homing._witnesses(map)) ORDER BY 1)),
 		'id', homing._next_region_id(map));
 END
 $$;
@@ -166,19 +168,22 @@ DECLARE
 BEGIN
 	SELECT m->>'status' INTO region FROM jsonb_array_elements(plan->'map'->'members') m
 	WHERE m->>'name' = plan->>'name' AND m->>'status' = 'active';
-	IF FOUND THEN
+	IF FOUND OR EXISTS (SELECT FROM jsonb_array_elements(plan->'map'->'witnesses') w
+						WHERE w->>'name' = plan->>'name' AND w->>'status' <> 'removed') THEN
 		RAISE EXCEPTION 'region "%" already exists', name USING ERRCODE = 'duplicate_object',
 			HINT = 'Choose a name that no region of the cluster has.';
 	END IF;
-	PERFORM homing._check_settings(name, jsonb_array_length(plan->'living'));
+	PERFORM homing._check_settings(name, jsonb_array_length(plan->'streaming'));
 	PERFORM homing._check_server_name(name, s)
 	FROM (SELECT homing._member_name(plan->'map', l) FROM unnest(homing._jsonb_regions(plan->'living')) l
 		  UNION ALL SELECT name) AS x(s);
 	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
 		region := homing._member_name(plan->'map', id);
-		SELECT q[1]::jsonb INTO properties FROM homing._peer_query('step ' || id, 'SELECT homing._properties()') q;
-		PERFORM homing._compare_properties(region, properties);
-		PERFORM homing._peer_query('step ' || id, 'SELECT homing._check_settings($1, 1)', region);
+		IF plan->'streaming' @> to_jsonb(id) THEN
+			SELECT q[1]::jsonb INTO properties FROM homing._peer_query('step ' || id, 'SELECT homing._properties()') q;
+			PERFORM homing._compare_properties(region, properties);
+			PERFORM homing._peer_query('step ' || id, 'SELECT homing._check_settings($1, 1)', region);
+		END IF;
 		PERFORM homing._peer_query('step ' || id, 'SELECT homing._check_server_name($1, $2)', region, name);
 		PERFORM homing._peer_query('step ' || id, 'SELECT homing._check_reaches($1, $2, $3)', region, plan->>'conninfo', nonce);
 	END LOOP;
@@ -227,7 +232,7 @@ DECLARE
 	id int2;
 BEGIN
 	PERFORM homing._peer_query('self', homing._publication());
-	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
+	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'streaming')) LOOP
 		PERFORM homing._peer_query('self', 'SELECT homing._make_slot($1)', homing._cluster_stream(plan->>'cluster', me, id));
 		PERFORM homing._peer_query('step ' || id, 'SELECT homing._make_slot($1)', homing._cluster_stream(plan->>'cluster', id, me));
 	END LOOP;
@@ -244,7 +249,7 @@ DECLARE
 	slots record;
 	unused_since timestamptz;
 BEGIN
-	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
+	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'streaming')) LOOP
 		CONTINUE WHEN id = donor;
 		-- Something for the subscriber to confirm, should the region be idle.
 		PERFORM homing._peer_query('step ' || id, 'SELECT pg_logical_emit_message(true, ''pg_homing'', ''join'')');
@@ -326,7 +331,7 @@ BEGIN
 	PERFORM homing._peer_query('freeze', 'COMMIT');
 	PERFORM homing._peer_close('freeze');
 
-	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
+	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'streaming')) LOOP
 		-- NULL: nothing of that region was ever applied; its slot stands before the first.
 		reached := positions->>(id::text);
 		IF reached IS NOT NULL THEN
@@ -406,6 +411,7 @@ BEGIN
 	INSERT INTO homing.local_region (region_id, cluster_id, admin)
 	VALUES ((plan->>'id')::int2, (plan->>'cluster')::uuid, plan->>'admin');
 	INSERT INTO homing.cluster_map (epoch) VALUES ((plan->'map'->>'epoch')::bigint);
+	PERFORM homing._forget_other_votes();
 	PERFORM homing._adopt_map(plan->'joining');
 	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
 		PERFORM homing._put_server(homing._member_name(plan->'map', id), plan->'conninfos'->>(id::text), plan->>'admin');
@@ -418,7 +424,7 @@ BEGIN
 		PERFORM homing._bring_rows('donor', relation);
 	END LOOP;
 	PERFORM homing._fill_pending_keys();
-	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
+	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'streaming')) LOOP
 		PERFORM homing._subscribe(id, plan->'conninfos'->>(id::text));
 	END LOOP;
 	INSERT INTO homing.milestone (region_id, epoch)
@@ -517,7 +523,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION homing._join_start(name text, conninfo text, via text, nonce text) RETURNS jsonb
+CREATE FUNCTION homing._join_start(name text, conninfo text, via text, nonce text, as_witness boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -536,13 +542,16 @@ BEGIN
 	IF pg_current_xact_id_if_assigned() IS NOT NULL THEN
 		RAISE EXCEPTION 'cannot join a cluster in a transaction that has written' USING ERRCODE = 'active_sql_transaction';
 	END IF;
-	IF EXISTS (SELECT FROM homing.local_region JOIN homing.member m USING (region_id)
-			   WHERE m.status <> 'joining' OR m.name <> _join_start.name) THEN
-		RAISE EXCEPTION 'this database is region "%" of a cluster already',
-			(SELECT m.name FROM homing.local_region JOIN homing.member m USING (region_id))
+	IF EXISTS (SELECT FROM homing.local_region l LEFT JOIN homing.member m USING (region_id)
+			   LEFT JOIN homing.witness w USING (region_id)
+			   WHERE coalesce(m.status, w.status) <> 'joining' OR coalesce(m.name, w.name) <> _join_start.name
+				OR (w.region_id IS NOT NULL) <> as_witness) THEN
+		RAISE EXCEPTION 'this database is region "%" of a cluster already', homing._here_name()
 			USING ERRCODE = 'object_not_in_prerequisite_state';
 	END IF;
-	PERFORM homing._check_settings(name, 1);
+	IF NOT as_witness THEN
+		PERFORM homing._check_settings(name, 1);
+	END IF;
 	PERFORM homing._lock_change();
 	PERFORM homing._open_self(homing._conninfo(conninfo), nonce);
 	RETURN jsonb_build_object('name', name, 'admin', current_user, 'conninfo', homing._conninfo(conninfo))

@@ -58,12 +58,12 @@ COMMENT ON FUNCTION homing.confirm_serving(text) IS
 CREATE FUNCTION homing._confirm_serving() RETURNS void
 STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_confirm_serving';
 
--- The members whose majority counts.
+-- The members and witnesses whose majority counts.
 CREATE FUNCTION homing._voters(map jsonb) RETURNS int2[]
 STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT coalesce(array_agg((m->>'id')::int2 ORDER BY (m->>'id')::int2), '{}')
-	FROM jsonb_array_elements(map->'members') m WHERE m->>'status' = 'active'
+	FROM jsonb_array_elements(map->'members' || coalesce(map->'witnesses', '[]')) m WHERE m->>'status' = 'active'
 $$;
 
 -- Whether the region is lost, or about to be, in what this voter has accepted: it then has voted against it,

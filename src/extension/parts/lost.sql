@@ -212,6 +212,46 @@ EXCEPTION WHEN sqlclient_unable_to_establish_sqlconnection OR connection_failure
 END
 $$;
 
+-- Sessions with the witnesses that can be reached, which then know the map. They hold no rows: a loss can do without
+-- them if enough others vote.
+CREATE FUNCTION homing._open_witnesses(map jsonb) RETURNS int2[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	reached int2[] := '{}';
+	id int2;
+BEGIN
+	FOREACH id IN ARRAY homing._witnesses(map) LOOP
+		BEGIN
+			PERFORM homing._open_step('step ' || id, homing._region_conninfo(homing._member_name(map, id)));
+			PERFORM homing._peer_query('step ' || id, 'SELECT homing._adopt_map($1::jsonb)', map::text);
+			reached := reached || id;
+		EXCEPTION WHEN OTHERS THEN
+			RAISE NOTICE 'witness "%" does not vote: %', homing._member_name(map, id), SQLERRM;
+		END;
+	END LOOP;
+	RETURN reached;
+END
+$$;
+
+-- Who cannot be told hears of it: workers ask each other.
+CREATE FUNCTION homing._tell(regions int2[], map jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	id int2;
+BEGIN
+	FOREACH id IN ARRAY regions LOOP
+		BEGIN
+			PERFORM homing._peer_query('step ' || id, 'SELECT homing._adopt_map($1::jsonb)', map::text);
+		EXCEPTION WHEN OTHERS THEN
+			RAISE WARNING 'region "%" could not be told: %', homing._member_name(map, id), SQLERRM
+				USING HINT = 'Its worker learns of the change as soon as it reaches another region.';
+		END;
+	END LOOP;
+END
+$$;
+
 -- Declares regions lost: their homes pass to their heirs at every survivor.
 --
 --  1. Sessions with every survivor, ourselves included, each holding the survivor's change lock; so one
@@ -238,12 +278,12 @@ $$;
 
 -- Lets a majority vote that the regions are about to be lost, and tells the survivors, who stop applying from them.
 -- Returns the map that was decided and who voted.
-CREATE FUNCTION homing._vote_lost(newest jsonb, targets int2[], survivors int2[], purpose text) RETURNS jsonb
+CREATE FUNCTION homing._vote_lost(newest jsonb, targets int2[], survivors int2[], witnesses int2[], purpose text) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	voters CONSTANT int2[] := homing._voters(newest);
-	voting CONSTANT int2[] := homing._voting(newest, survivors);
+	voting CONSTANT int2[] := homing._voting(newest, survivors || witnesses);
 	proposed jsonb;
 	decided jsonb;
 	outcome jsonb;
@@ -282,6 +322,7 @@ BEGIN
 		FOREACH survivor IN ARRAY survivors LOOP
 			PERFORM homing._peer_query('step ' || survivor, 'SELECT homing._adopt_map($1::jsonb)', decided::text);
 		END LOOP;
+		PERFORM homing._tell(witnesses, decided);
 		newest := decided;
 	END LOOP;
 	RAISE EXCEPTION 'cannot %: too many other losses are being decided', purpose
@@ -303,6 +344,7 @@ DECLARE
 	targets int2[];
 	already text[] := '{}';
 	survivors int2[];
+	witnesses int2[];
 	opened int2[] := '{}';
 	maps jsonb := '{}';
 	survivor int2;
@@ -315,6 +357,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'this database is not a region of a cluster' USING ERRCODE = 'object_not_in_prerequisite_state';
 	END IF;
+	PERFORM homing._refuse_witness();
 	IF here.fenced IS NOT NULL THEN
 		RAISE EXCEPTION 'this region is fenced: %', here.fenced
 			USING ERRCODE = 'read_only_sql_transaction', HINT = 'Declare the loss at a region that serves.';
@@ -325,6 +368,10 @@ BEGIN
 	newest := homing._map();
 	FOREACH name IN ARRAY regions LOOP
 		target := homing._member_id(newest, name);
+		IF EXISTS (SELECT FROM homing.witness w WHERE w.name = name AND w.status <> 'removed') THEN
+			RAISE EXCEPTION '"%" is a witness: it has nothing to lose', name USING ERRCODE = 'invalid_parameter_value',
+				HINT = 'homing.remove_region removes it, whether or not it can be reached.';
+		END IF;
 		IF target IS NULL THEN
 			RAISE EXCEPTION 'region "%" does not exist', name USING ERRCODE = 'invalid_parameter_value',
 				HINT = 'homing.regions lists the regions.';
@@ -383,6 +430,8 @@ BEGIN
 		END IF;
 	END LOOP;
 
+	witnesses := homing._open_witnesses(newest);
+
 	SELECT coalesce(array_agg(r), '{}') INTO already FROM unnest(regions) r
 	WHERE homing._member_id(newest, r) <> ALL (targets);
 	IF cardinality(already) > 0 THEN
@@ -391,7 +440,7 @@ BEGIN
 
 	-- A majority may have voted already, for an earlier call that did not get to the end.
 	IF force IS NOT TRUE AND cardinality(targets) > 0 THEN
-		votes := homing._vote_lost(newest, targets, survivors, purpose);
+		votes := homing._vote_lost(newest, targets, survivors, witnesses, purpose);
 		newest := votes->'map';
 		SELECT array_agg(t ORDER BY t) INTO targets FROM (
 			SELECT (m->>'id')::int2 FROM jsonb_array_elements(newest->'members') m
@@ -433,7 +482,7 @@ BEGIN
 				FROM unnest(targets) t));
 
 			IF force IS NOT TRUE THEN
-				SELECT v->'map', v->'answered' INTO newest, votes FROM homing._vote(newest, homing._voting(newest, survivors), purpose) v;
+				SELECT v->'map', v->'answered' INTO newest, votes FROM homing._vote(newest, homing._voting(newest, survivors || witnesses), purpose) v;
 			END IF;
 
 			-- 5. Here first: what is decided is then durable where the operator is.
@@ -447,15 +496,7 @@ BEGIN
 			END IF;
 			RAISE;
 		END;
-		FOREACH survivor IN ARRAY survivors LOOP
-			CONTINUE WHEN survivor = here.region_id;
-			BEGIN
-				PERFORM homing._peer_query('step ' || survivor, 'SELECT homing._adopt_map($1::jsonb)', newest::text);
-			EXCEPTION WHEN OTHERS THEN
-				RAISE WARNING 'region "%" could not be told: %', homing._member_name(newest, survivor), SQLERRM
-					USING HINT = 'Its worker learns of the loss as soon as it reaches another region.';
-			END;
-		END LOOP;
+		PERFORM homing._tell(array_remove(survivors, here.region_id) || witnesses, newest);
 	END IF;
 
 	-- 6.
@@ -468,7 +509,7 @@ BEGIN
 				USING HINT = 'Its worker removes them.';
 		END;
 	END LOOP;
-	FOREACH survivor IN ARRAY opened LOOP
+	FOREACH survivor IN ARRAY opened || witnesses LOOP
 		PERFORM homing._peer_close('step ' || survivor);
 		PERFORM homing._peer_close('lock ' || survivor);
 	END LOOP;

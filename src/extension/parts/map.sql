@@ -1,7 +1,8 @@
 -- The cluster map as regions exchange it, and heirs.
 --
 -- A map travels as jsonb: {"cluster", "epoch", "members": [{"id", "name", "status", "heirs", "spread",
--- "pending", "final_lsn", "joined_epoch", "lost_epoch"}], "events": [...]}. A region takes a map only if its epoch
+-- "pending", "final_lsn", "joined_epoch", "lost_epoch"}], "witnesses": [{"id", "name", "status"}], "events": [...]};
+-- "witnesses" only if there are any. A region takes a map only if its epoch
 -- is higher than its own; so maps may arrive late, twice, and from anybody.
 
 CREATE FUNCTION homing._map() RETURNS jsonb
@@ -15,6 +16,9 @@ AS $$
 						'spread', to_jsonb(m.spread), 'pending', m.pending, 'final_lsn', m.final_lsn,
 						'joined_epoch', m.joined_epoch, 'lost_epoch', m.lost_epoch) ORDER BY m.region_id)
 					FROM homing.member m))
+		|| coalesce((SELECT jsonb_build_object('witnesses', jsonb_agg(jsonb_build_object(
+						'id', w.region_id, 'name', w.name, 'status', w.status) ORDER BY w.region_id))
+					FROM homing.witness w HAVING count(*) > 0), '{}')
 	FROM homing.local_region l CROSS JOIN homing.cluster_map c
 $$;
 COMMENT ON FUNCTION homing._map() IS
@@ -29,7 +33,9 @@ AS $$
 									 coalesce((m->>'final_lsn')::pg_lsn::text, '-'),
 									 CASE WHEN (m->>'pending')::boolean THEN 'pending' END),
 						   ';' ORDER BY (m->>'id')::int)
-		 FROM jsonb_array_elements(map->'members') m)), 'UTF8')), 'hex'), 1, 16))::bit(64)::bigint
+		 FROM jsonb_array_elements(map->'members') m),
+		(SELECT string_agg(concat_ws(':', w->>'id', w->>'name', w->>'status'), ';' ORDER BY (w->>'id')::int)
+		 FROM jsonb_array_elements(map->'witnesses') w)), 'UTF8')), 'hex'), 1, 16))::bit(64)::bigint
 	WHERE map IS NOT NULL
 $$;
 COMMENT ON FUNCTION homing._map_digest(jsonb) IS
@@ -51,6 +57,32 @@ AS $$
 	FROM jsonb_array_elements_text(regions) WITH ORDINALITY AS r(id, place)
 $$;
 
+CREATE FUNCTION homing._is_witness() RETURNS boolean
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT EXISTS (SELECT FROM homing.local_region JOIN homing.witness USING (region_id))
+$$;
+COMMENT ON FUNCTION homing._is_witness() IS 'whether this database votes only';
+
+CREATE FUNCTION homing._here_name() RETURNS text
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce(m.name, w.name) FROM homing.local_region l
+	LEFT JOIN homing.member m USING (region_id) LEFT JOIN homing.witness w USING (region_id)
+$$;
+COMMENT ON FUNCTION homing._here_name() IS 'name of this region or witness';
+
+CREATE FUNCTION homing._refuse_witness() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF homing._is_witness() THEN
+		RAISE EXCEPTION 'this database is witness "%": it votes only', homing._here_name()
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call the function at a region.';
+	END IF;
+END
+$$;
+
 -- The region stops serving. Writers that are past their check finish; the next ones are refused.
 CREATE FUNCTION homing._fence(reason text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -62,8 +94,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN;
 	END IF;
-	SELECT l.region_id, m.name, c.epoch INTO here
-	FROM homing.local_region l JOIN homing.member m USING (region_id) CROSS JOIN homing.cluster_map c;
+	SELECT homing._here_name() AS name, c.epoch INTO here FROM homing.cluster_map c;
 	INSERT INTO homing.event (at, epoch, kind, region, actor, reason)
 	VALUES (clock_timestamp(), here.epoch, 'fence', here.name, session_user, reason);
 END
@@ -139,6 +170,13 @@ BEGIN
 	DELETE FROM homing.member k
 	WHERE k.region_id <> here.region_id
 		AND NOT EXISTS (SELECT FROM jsonb_array_elements(map->'members') m WHERE (m->>'id')::int2 = k.region_id);
+	INSERT INTO homing.witness AS k (region_id, name, status)
+	SELECT w.id, w.name, w.status FROM jsonb_to_recordset(map->'witnesses') AS w(id int2, name text, status text)
+	ON CONFLICT (region_id) DO UPDATE SET name = excluded.name, status = excluded.status
+	WHERE (k.name, k.status) IS DISTINCT FROM (excluded.name, excluded.status);
+	-- One that could not be made.
+	DELETE FROM homing.witness k
+	WHERE NOT EXISTS (SELECT FROM jsonb_array_elements(map->'witnesses') w WHERE (w->>'id')::int2 = k.region_id);
 	UPDATE homing.cluster_map SET epoch = theirs;
 
 	INSERT INTO homing.event (at, epoch, kind, region, actor, reason)
@@ -148,6 +186,10 @@ BEGIN
 	WHERE e.epoch > mine
 	ORDER BY e.epoch, e.at;
 
+	IF EXISTS (SELECT FROM jsonb_array_elements(map->'witnesses') w
+			   WHERE (w->>'id')::int2 = here.region_id AND w->>'status' <> 'removed') THEN
+		RETURN true;
+	END IF;
 	IF NOT EXISTS (SELECT FROM homing.member k WHERE k.region_id = here.region_id AND k.status <> 'lost') THEN
 		PERFORM homing._fence(format('declared lost at epoch %s', theirs));
 	ELSIF EXISTS (SELECT FROM homing.member k WHERE k.region_id = here.region_id AND k.pending) THEN
@@ -169,13 +211,14 @@ RETURNS SETOF record
 VOLATILE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT l.region_id, c.epoch, homing._map_digest(),
-		l.fenced IS NOT NULL OR coalesce(homing._lease_left() <= interval '0', false),
-		coalesce((SELECT m.status = 'lost' FROM homing.member m WHERE m.region_id = caller), true),
+		l.fenced IS NOT NULL OR NOT homing._is_witness() AND coalesce(homing._lease_left() <= interval '0', false),
+		coalesce((SELECT m.status = 'lost' FROM homing.member m WHERE m.region_id = caller),
+			(SELECT w.status = 'removed' FROM homing.witness w WHERE w.region_id = caller), true),
 		homing._applied_positions(),
 		CASE WHEN c.epoch > caller_epoch THEN homing._map() || jsonb_build_object('events',
 			(SELECT jsonb_agg(jsonb_build_object('at', e.at, 'epoch', e.epoch, 'kind', e.kind,
 				'region', e.region, 'actor', e.actor, 'reason', e.reason) ORDER BY e.event_id)
-			 FROM homing.event e WHERE e.epoch > caller_epoch AND e.kind IN ('declare_lost', 'join_cluster', 'set_heirs')))
+			 FROM homing.event e WHERE e.epoch > caller_epoch AND e.kind IN ('declare_lost', 'join_cluster', 'set_heirs', 'create_witness', 'remove_region')))
 		END
 	FROM homing.local_region l CROSS JOIN homing.cluster_map c
 	WHERE l.cluster_id = cluster
@@ -183,7 +226,7 @@ $$;
 COMMENT ON FUNCTION homing._exchange(uuid, int2, bigint) IS
 	'the epoch, digest and, if newer, map of this region, for the worker of a peer; no row in another cluster';
 
--- The region's newest incarnation of that name.
+-- The region's newest incarnation of that name. Witnesses are not regions here.
 CREATE FUNCTION homing._member_id(map jsonb, region text) RETURNS int2
 STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -193,7 +236,7 @@ $$;
 CREATE FUNCTION homing._member_name(map jsonb, id int2) RETURNS text
 STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT m->>'name' FROM jsonb_array_elements(map->'members') m WHERE (m->>'id')::int2 = id
+	SELECT m->>'name' FROM jsonb_array_elements(map->'members' || coalesce(map->'witnesses', '[]')) m WHERE (m->>'id')::int2 = id
 $$;
 
 -- The members of a map that are not lost, ascending.
@@ -211,6 +254,14 @@ AS $$
 	SELECT coalesce(array_agg((m->>'id')::int2 ORDER BY (m->>'id')::int2), '{}')
 	FROM jsonb_array_elements(map->'members') m
 	WHERE m->>'status' = 'active' AND (of IS NULL OR (m->>'id')::int2 = ANY (of))
+$$;
+
+-- The witnesses of a map that are not removed, ascending.
+CREATE FUNCTION homing._witnesses(map jsonb) RETURNS int2[]
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce(array_agg((w->>'id')::int2 ORDER BY (w->>'id')::int2), '{}')
+	FROM jsonb_array_elements(map->'witnesses') w WHERE w->>'status' <> 'removed'
 $$;
 
 -- The region's SERVER and the cluster administrator's USER MAPPING as a connection string.
@@ -262,6 +313,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'this database is not a region of a cluster' USING ERRCODE = 'object_not_in_prerequisite_state';
 	END IF;
+	PERFORM homing._refuse_witness();
 	IF here.fenced IS NOT NULL THEN
 		RAISE EXCEPTION 'this region is fenced: %', here.fenced USING ERRCODE = 'read_only_sql_transaction';
 	END IF;

@@ -71,6 +71,8 @@ DECLARE
 	relation regclass;
 	stream text;
 BEGIN
+	-- As who takes a newer map does: the worker may be about to.
+	PERFORM FROM homing.cluster_map FOR UPDATE;
 	FOR stream IN SELECT s.subname FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()
 		CROSS JOIN homing.local_region l WHERE s.subname ^@ format('homing_%s_', left(l.cluster_id::text, 8)) LOOP
 		PERFORM homing._drop_subscription(stream);
@@ -83,7 +85,7 @@ BEGIN
 		EXECUTE format('TRUNCATE %s', (SELECT string_agg(r::text, ', ') FROM unnest(homed) r));
 		PERFORM set_config('session_replication_role', 'origin', true);
 	END IF;
-	DROP PUBLICATION homing;
+	DROP PUBLICATION IF EXISTS homing;
 	-- Whoever called us reads some of them: no TRUNCATE.
 	FOREACH relation IN ARRAY homing._replicated_tables() || ARRAY['homing.local_region', 'homing.cluster_map', 'homing.keyspace',
 		'homing.homed_table', 'homing.pending_key', 'homing.loss_mark', 'homing.tail_slot', 'homing.passed_on']::regclass[] LOOP
@@ -91,6 +93,7 @@ BEGIN
 	END LOOP;
 	-- Their servers stay, with the user mappings of all roles: join_cluster takes them over.
 	UPDATE homing.member SET status = 'lost', spread = '{}';
+	UPDATE homing.witness SET status = 'removed';
 END
 $$;
 
@@ -232,13 +235,18 @@ AS $$
 #variable_conflict use_variable
 DECLARE
 	here CONSTANT homing.local_region := homing._require_serving();
-	leaving CONSTANT int2 := homing._require_active(region);
-	address CONSTANT text := homing._region_conninfo(region);
+	leaving int2;
+	address text;
 	targets text[];
 	move record;
 	moved int := 0;
 	result jsonb;
 BEGIN
+	IF EXISTS (SELECT FROM homing.witness w WHERE w.name = region AND w.status <> 'removed') THEN
+		RETURN homing._remove_witness(region, reason);
+	END IF;
+	leaving := homing._require_active(region);
+	address := homing._region_conninfo(region);
 	IF leaving = here.region_id THEN
 		RAISE EXCEPTION 'a region cannot remove itself' USING ERRCODE = 'invalid_parameter_value',
 			HINT = 'Call homing.remove_region at a region that stays.';
@@ -281,4 +289,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION homing.remove_region(text, text) IS
-	'removes a living region from the cluster, called at another one: hands its homes over to the other regions, waits until they have all that it wrote, and makes its database one that is no region, with ordinary tables and the rows they have. 08001 when a region cannot be reached, 55P03 when long transactions hold its homes';
+	'removes a living region, or a witness, from the cluster, called at another region: hands its homes over to the other regions, waits until they have all that it wrote, and makes its database one that is no region, with ordinary tables and the rows they have. 08001 when a region cannot be reached, 55P03 when long transactions hold its homes';

@@ -17,7 +17,7 @@ CREATE FUNCTION homing._next_region_id(map jsonb) RETURNS int2
 STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT min(last.id + n)::int2
-	FROM (SELECT max((m->>'id')::int) FROM jsonb_array_elements(map->'members') m) AS last (id),
+	FROM (SELECT max((m->>'id')::int) FROM jsonb_array_elements(map->'members' || coalesce(map->'witnesses', '[]')) m) AS last (id),
 		generate_series(1, homing._stride()) n
 	WHERE NOT EXISTS (SELECT FROM jsonb_array_elements(map->'members') m
 		WHERE m->>'status' <> 'lost' AND (last.id + n - (m->>'id')::int) % homing._stride() = 0)

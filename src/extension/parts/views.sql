@@ -11,19 +11,22 @@ WITH owned AS (
 	JOIN pg_replication_slots s ON s.slot_name = homing._cluster_stream(l.cluster_id::text, l.region_id, m.region_id)
 )
 SELECT m.name,
-	CASE WHEN m.status = 'active' AND m.region_id <> l.region_id AND s.region_id IS NULL THEN 'needs copy' ELSE m.status END AS status,
+	CASE WHEN m.status = 'active' AND m.region_id <> l.region_id AND s.region_id IS NULL AND NOT l.witness THEN 'needs copy' ELSE m.status END AS status,
 	CASE WHEN m.region_id = l.region_id THEN c.epoch ELSE p.epoch END AS epoch,
 	coalesce(o.homes, 0) AS homes,
 	CASE WHEN r.state = 'streaming' THEN coalesce(r.replay_lag, interval '0') END AS replay_lag,
 	s.bytes AS replay_lag_bytes,
 	CASE WHEN m.region_id = l.region_id THEN clock_timestamp() ELSE p.last_seen END AS last_seen,
-	CASE WHEN m.region_id = l.region_id THEN l.fenced IS NOT NULL OR coalesce(homing._lease_left() <= interval '0', false) ELSE p.fenced END AS fenced,
-	CASE WHEN m.region_id = l.region_id THEN homing._lease_left() END AS lease_left
+	CASE WHEN m.region_id = l.region_id THEN l.fenced IS NOT NULL OR NOT l.witness AND coalesce(homing._lease_left() <= interval '0', false) ELSE p.fenced END AS fenced,
+	CASE WHEN m.region_id = l.region_id AND NOT l.witness THEN homing._lease_left() END AS lease_left
 -- The limits tell the planner that there is one row: else it expects so many that it compiles the query.
-FROM (SELECT * FROM homing.local_region LIMIT 1) l
+FROM (SELECT *, EXISTS (SELECT FROM homing.witness w WHERE w.region_id = r.region_id) AS witness FROM homing.local_region r LIMIT 1) l
 CROSS JOIN (SELECT * FROM homing.cluster_map LIMIT 1) c
 -- A region that came back is a new member of the old name: the newest counts.
-CROSS JOIN (SELECT DISTINCT ON (name) * FROM homing.member ORDER BY name, region_id DESC) m
+CROSS JOIN (
+	(SELECT DISTINCT ON (name) region_id, name, status FROM homing.member ORDER BY name, region_id DESC)
+	UNION ALL
+	SELECT region_id, name, 'witness' FROM homing.witness WHERE status <> 'removed') m
 LEFT JOIN owned o ON o.region_id = m.region_id
 LEFT JOIN homing._peer_seen() p ON p.region_id = m.region_id
 LEFT JOIN stream s ON s.region_id = m.region_id
@@ -31,7 +34,7 @@ LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid
 ORDER BY m.region_id;
 COMMENT ON VIEW homing.regions IS 'regions of the cluster as this region knows them';
 COMMENT ON COLUMN homing.regions.name IS 'name of the region, and of the SERVER that leads to it';
-COMMENT ON COLUMN homing.regions.status IS 'joining, active or lost; needs copy: active, but what this region wrote while it was away is not kept any more';
+COMMENT ON COLUMN homing.regions.status IS 'joining, active or lost; witness: it votes and keeps no data; needs copy: active, but what this region wrote while it was away is not kept any more';
 COMMENT ON COLUMN homing.regions.epoch IS 'version of the cluster map there, when last heard; NULL: not heard since this server started';
 COMMENT ON COLUMN homing.regions.homes IS 'homes it owns now, over all keyspaces';
 COMMENT ON COLUMN homing.regions.replay_lag IS 'time from our commit to its replay there (pg_stat_replication); NULL: here, not connected, or no permission';

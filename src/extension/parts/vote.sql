@@ -75,9 +75,10 @@ BEGIN
 				   WHERE jsonb_typeof(m->'id') IS DISTINCT FROM 'number' OR (m->>'id')::numeric NOT BETWEEN 1 AND 32767
 					OR m->>'status' IS NULL OR m->>'status' NOT IN ('joining', 'active', 'lost')
 					OR m->>'name' IS NULL OR m->>'name' !~ '^[a-z][a-z0-9_]{0,62}$')
-		-- Members are neither made nor forgotten by a vote.
+		-- Members are neither made nor forgotten by a vote, and it leaves witnesses alone.
 		OR (SELECT array_agg((m->>'id')::int2 ORDER BY (m->>'id')::int2) FROM jsonb_array_elements(map->'members') m)
-			IS DISTINCT FROM (SELECT array_agg(k.region_id ORDER BY k.region_id) FROM homing.member k) THEN
+			IS DISTINCT FROM (SELECT array_agg(k.region_id ORDER BY k.region_id) FROM homing.member k)
+		OR map->'witnesses' IS DISTINCT FROM homing._map()->'witnesses' THEN
 		RAISE EXCEPTION 'invalid cluster map' USING ERRCODE = 'invalid_parameter_value';
 	END IF;
 END
@@ -127,6 +128,14 @@ END
 $$;
 COMMENT ON FUNCTION homing._accept(uuid, bigint, int2, jsonb) IS
 	'second step of a proposal, at one voter';
+
+-- What this database voted for in another cluster, or as a region that is no more.
+CREATE FUNCTION homing._forget_other_votes() RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	UPDATE homing.acceptor a SET accepted_round = 0, accepted_from = 0, value = NULL
+	WHERE a.value IS NOT NULL
+$$;
 
 -- A map that no vote was needed for must not contradict one that may have been voted for.
 CREATE FUNCTION homing._check_not_voted(map jsonb) RETURNS void

@@ -49,7 +49,8 @@ STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	IF EXISTS (SELECT FROM pg_foreign_server s WHERE s.srvname = server)
-		AND NOT EXISTS (SELECT FROM homing.member m WHERE m.name = server AND m.status IN ('lost', 'joining')) THEN
+		AND NOT EXISTS (SELECT FROM homing.member m WHERE m.name = server AND m.status IN ('lost', 'joining'))
+		AND NOT EXISTS (SELECT FROM homing.witness w WHERE w.name = server AND w.status IN ('removed', 'joining')) THEN
 		RAISE EXCEPTION 'server "%" already exists at region "%"', server, region USING ERRCODE = 'duplicate_object',
 			HINT = 'join_cluster makes the servers of the regions: drop it, or choose another name.';
 	END IF;
@@ -139,6 +140,9 @@ BEGIN
 			USING ERRCODE = 'serialization_failure', HINT = 'Call homing.join_cluster again.';
 	END IF;
 	PERFORM homing._put_server(name, conninfo, (SELECT admin FROM homing.local_region));
+	IF homing._is_witness() THEN
+		RETURN;
+	END IF;
 	PERFORM homing._subscribe(id, conninfo);
 	INSERT INTO homing.milestone (region_id, epoch)
 	SELECT l.region_id, c.epoch FROM homing.local_region l CROSS JOIN homing.cluster_map c;

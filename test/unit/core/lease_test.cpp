@@ -130,10 +130,10 @@ TEST(Lease, OldPromisesAreThoseToRenew)
 
 TEST(Lease, IsNeededFromThreeVotersOnUnlessToldOtherwise)
 {
-	EXPECT_FALSE(NeedsLease(Fencing::kAuto, 2));
-	EXPECT_TRUE(NeedsLease(Fencing::kAuto, 3));
-	EXPECT_TRUE(NeedsLease(Fencing::kQuorum, 2));
-	EXPECT_FALSE(NeedsLease(Fencing::kOperator, 5));
+	EXPECT_FALSE(NeedsLease(Fencing::kAuto, {2, false}));
+	EXPECT_TRUE(NeedsLease(Fencing::kAuto, {3, false}));
+	EXPECT_TRUE(NeedsLease(Fencing::kQuorum, {2, true}));
+	EXPECT_FALSE(NeedsLease(Fencing::kOperator, {5, false}));
 }
 
 TEST(Lease, WhoHasWrittenLessThanOthersHaveOfItWentBack)
