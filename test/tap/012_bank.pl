@@ -22,8 +22,6 @@ my $cluster = HomingCluster->new(regions => [qw(us eu ap)], rtt_ms => 2, setting
 restart_after_crash = on
 homing.connect_timeout = 500ms
 homing.outcome_timeout = 700ms
-lock_timeout = 1s
-statement_timeout = 5s
 END
 $cluster->form;
 $cluster->sql('us', q{
@@ -36,6 +34,13 @@ my %accounts;
 push @{ $accounts{ $_->[1] } }, $_->[0]
   for map { [ split /\|/ ] } split /\n/, $cluster->sql('us', q{SELECT id, homing.home_of('accounts', id) FROM accounts});
 is_deeply([ sort keys %accounts ], [qw(ap eu us)], 'accounts of three homes');
+# For the clients: making tables takes as long as it takes.
+for my $node (map { $cluster->node($_) } $cluster->names)
+{
+	$node->append_conf('postgresql.conf', "lock_timeout = 1s\nstatement_timeout = 5s\n");
+	$node->reload;
+}
+$cluster->poll($_, "SELECT current_setting('statement_timeout') = '5s'") for $cluster->names;
 
 my $load = BankLoad->start(
 	clients => 8,
