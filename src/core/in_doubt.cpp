@@ -8,7 +8,9 @@ InDoubtStep ResolveInDoubt(const InDoubt &state)
 		return *state.decision ? InDoubtStep::kCommit : InDoubtStep::kAbort;
 	if (state.operator_decision)
 		return *state.operator_decision ? InDoubtStep::kCommit : InDoubtStep::kAbort;
-	// No row in all that survives: presumed abort, the same at every survivor.
+	// No row in all that survives: presumed abort, the same at every survivor. Whoever does not survive cannot know.
+	if (state.coordinator_lost && state.lost_here)
+		return InDoubtStep::kWait;
 	if (state.coordinator_lost)
 		return state.stream_complete ? InDoubtStep::kAbort : InDoubtStep::kWait;
 	if (!state.overdue)
@@ -17,7 +19,7 @@ InDoubtStep ResolveInDoubt(const InDoubt &state)
 		return InDoubtStep::kAsk;
 	switch (state.answer->kind) {
 	case CoordinatorAnswer::Kind::kCommitted:
-		return InDoubtStep::kWait;
+		return state.lost_here ? InDoubtStep::kCommit : InDoubtStep::kWait;
 	case CoordinatorAnswer::Kind::kNever:
 		return InDoubtStep::kAbort;
 	case CoordinatorAnswer::Kind::kForgotten:

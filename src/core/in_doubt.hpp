@@ -5,6 +5,9 @@
 // coordinator is lost, either every survivor has the row, and the coordinator's own part with it, or none
 // has. "Abort" may be learned from an answer: the coordinator gives it only after it has ruled out, durably,
 // that the row will ever be written (PROTOCOL 2i).
+//
+// A region that was declared lost hears no stream any more, and what it commits counts for nobody else: there an
+// answer is as good as the row. The part becomes one of its writes that no other region has.
 #pragma once
 
 #include <cstdint>
@@ -36,6 +39,7 @@ struct InDoubt {
 	bool stream_complete =
 		false;  // of a lost coordinator: all of it that survives has been applied here
 	std::uint64_t applied = 0;  // position of the coordinator's stream here, read before `decision`
+	bool lost_here = false;     // this region was declared lost: no stream comes here any more
 	bool overdue = false;       // the coordinator has had its time
 	std::optional<CoordinatorAnswer> answer;
 };

@@ -79,7 +79,7 @@ remote::ConnectionOptions OptionsOf(const std::string &region, Oid user)
 
 // A row of homing._doubts, as text; nullptr: NULL.
 struct RawDoubt {
-	const char *fields[7];
+	const char *fields[8];
 };
 
 struct RawDoubts {
@@ -92,14 +92,14 @@ void ReadDoubts(MemoryContext context, RawDoubts *doubts)
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (SPI_execute(
-			"SELECT gid, resolution, decision, coordinator, lost, applied, age FROM homing._doubts()",
+			"SELECT gid, resolution, decision, coordinator, lost, applied, age, lost_here FROM homing._doubts()",
 			false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read homing._doubts");
 	MemoryContext old = MemoryContextSwitchTo(context);
 	doubts->count = SPI_processed;
 	doubts->rows = static_cast<RawDoubt *>(palloc0(sizeof(RawDoubt) * (SPI_processed + 1)));
 	for (uint64 row = 0; row < SPI_processed; ++row) {
-		for (int i = 0; i < 7; ++i)
+		for (int i = 0; i < 8; ++i)
 			doubts->rows[row].fields[i] =
 				SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, i + 1);
 	}
@@ -195,6 +195,7 @@ void SecondPhase::Round(remote::Waiter &waiter, Oid administrator)
 		part.state.coordinator_lost = fields[4] != nullptr && fields[4][0] == 't';
 		part.state.stream_complete = part.state.coordinator_lost;
 		part.state.applied = std::strtoull(fields[5], nullptr, 10);
+		part.state.lost_here = fields[7] != nullptr && fields[7][0] == 't';
 		part.state.overdue = part.age >= kOverdue;
 		auto answer = answers_.find(part.gid);
 		if (answer != answers_.end())

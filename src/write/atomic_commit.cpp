@@ -40,6 +40,17 @@ core::Gid NewGid()
 	return gid;
 }
 
+// The decision names the parts, so that survivors know which of them a lost region took along.
+void KeepDecisionOf(const core::OutcomeToken &decision)
+{
+	std::vector<std::uint8_t> tokens;
+	for (const Part &part : *prepared)
+		tokens.insert(tokens.end(), part.token.bytes.begin(), part.token.bytes.end());
+	const std::uint8_t *token = decision.bytes.data(), *parts = tokens.data();
+	const int count = static_cast<int>(prepared->size());
+	pg::PgCall([&] { KeepDecision(token, parts, count); });
+}
+
 }  // namespace
 
 void CheckCanPrepare(const RegionSession &session)
@@ -76,8 +87,7 @@ void PrepareEverywhere(const std::vector<RegionSession *> &writers)
 		session->PostPrepare(gid.Text(), token);
 		pg::DebugPoint("atomic-between-prepares");
 	}
-	const std::uint8_t *decision = gid.token.bytes.data();
-	pg::PgCall([&] { KeepDecision(decision); });
+	KeepDecisionOf(gid.token);
 	for (RegionSession *session : writers)
 		(void) session->Receive();
 	pg::DebugPoint("atomic-before-decision");

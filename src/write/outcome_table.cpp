@@ -17,6 +17,7 @@ extern "C" {
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "postmaster/postmaster.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -76,6 +77,11 @@ struct BucketStatement {
 BucketStatement insert_committed = {
 	"INSERT INTO homing.outcome_%d (id, bucket, committed, rows) VALUES ($1, %d, true, $2)",
 	{UUIDOID, INT8OID},
+	2,
+	{}};
+BucketStatement insert_decision = {
+	"INSERT INTO homing.outcome_%d (id, bucket, committed, parts) VALUES ($1, %d, true, $2)",
+	{UUIDOID, UUIDARRAYOID},
 	2,
 	{}};
 BucketStatement insert_never = {
@@ -196,13 +202,21 @@ KeptOutcome FindOutcome(const uint8 *token)
 	return kept;
 }
 
-void KeepDecision(const uint8 *token)
+void KeepDecision(const uint8 *token, const uint8 *parts, int part_count)
 {
 	pg_uuid_t id;
 	memcpy(id.data, token, UUID_LEN);
-	Datum values[] = {UUIDPGetDatum(&id), Int64GetDatum(0)};
 	SPI_connect();
-	(void) Run(&insert_committed, core::BucketOf(TokenOf(token)), values);
+	auto *elements = static_cast<Datum *>(palloc(sizeof(Datum) * (part_count + 1)));
+	auto *tokens = static_cast<pg_uuid_t *>(palloc(sizeof(pg_uuid_t) * (part_count + 1)));
+	for (int i = 0; i < part_count; ++i) {
+		memcpy(tokens[i].data, parts + i * UUID_LEN, UUID_LEN);
+		elements[i] = UUIDPGetDatum(&tokens[i]);
+	}
+	Datum values[] = {UUIDPGetDatum(&id),
+	                  PointerGetDatum(construct_array(elements, part_count, UUIDOID, UUID_LEN, false,
+	                                                  TYPALIGN_CHAR))};
+	(void) Run(&insert_decision, core::BucketOf(TokenOf(token)), values);
 	SPI_finish();
 	ForceSyncCommit();
 }
@@ -234,6 +248,7 @@ PG_FUNCTION_INFO_V1(homing_settle_outcome);
 PG_FUNCTION_INFO_V1(homing_rule_out);
 PG_FUNCTION_INFO_V1(homing_last_commit);
 PG_FUNCTION_INFO_V1(homing_bucket_to_empty);
+PG_FUNCTION_INFO_V1(homing_token_region);
 
 PGDLLEXPORT Datum homing_greet(PG_FUNCTION_ARGS)
 {
@@ -301,6 +316,11 @@ PGDLLEXPORT Datum homing_rule_out(PG_FUNCTION_ARGS)
 PGDLLEXPORT Datum homing_last_commit(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_INT64(static_cast<int64>(XactLastCommitEnd));
+}
+
+PGDLLEXPORT Datum homing_token_region(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT16(TokenOf(PG_GETARG_UUID_P(0)->data).Region().value);
 }
 
 PGDLLEXPORT Datum homing_bucket_to_empty(PG_FUNCTION_ARGS)

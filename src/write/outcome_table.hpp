@@ -14,8 +14,9 @@ struct KeptOutcome {
 // Writes a new token for a transaction that commits at the region.
 void FillToken(int16 region, uint8 *token);
 
-// Inserts, as part of our transaction, that it commits: the decision of a transaction over several regions.
-void KeepDecision(const uint8 *token);
+// Inserts, as part of our transaction, that it commits: the decision of a transaction over several regions, whose
+// parts commit under `parts`, tokens one after the other.
+void KeepDecision(const uint8 *token, const uint8 *parts, int part_count);
 
 // Inserts, as part of our transaction, a row that stands for nothing, under a new token, which is
 // written to `mark`. Where it has been applied, so has all that was committed here before.

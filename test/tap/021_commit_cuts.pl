@@ -89,7 +89,7 @@ sub check_transfer
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	$cluster->poll($_, 'SELECT count(*) = 0 FROM pg_prepared_xacts') for $cluster->living;
 	$cluster->same_everywhere('accounts', "$what: the same everywhere");
-	my @balances = split /\n/, $cluster->sql('us', "SELECT balance FROM accounts ORDER BY array_position('{$key{us},$key{eu},$key{ap}}', id)");
+	my @balances = split /\n/, $cluster->sql('us', "SELECT a.balance FROM unnest('{$key{us},$key{eu},$key{ap}}'::int[]) WITH ORDINALITY AS k(id, place) JOIN accounts a USING (id) ORDER BY k.place");
 	my $committed = 1000 - $balances[0] == 3 * ($done + 1);
 	$done++ if $committed;
 	is("@balances", join(' ', 1000 - 3 * $done, 1000 + $done, 1000 + 2 * $done), "$what: all or nothing");
@@ -213,33 +213,60 @@ my @new = grep { !$known{$_} } split /\n/, $cluster->sql('eu', 'SELECT id FROM h
 is(scalar(@new), 1, 'and left one outcome');
 is($cluster->sql($_, "SELECT homing.outcome('$new[0]')"), 'committed', "which is known at $_") for $cluster->names;
 
-# --- row 52: a participant is lost with its prepared part -----------------------------------------------------
+# --- row 52: a participant is lost with its prepared parts --------------------------------------------------------
 
 $cluster->sql('us', "UPDATE accounts SET balance = 1000");
 $done = 0;
+my %other = map {
+	$_ => $cluster->sql('us', qq{SELECT min(id) FROM generate_series(1, 1000) id WHERE homing.home_of('accounts', id) = '$_' AND id <> $key{$_}})
+} qw(us eu);
+$cluster->sql('us', "INSERT INTO accounts VALUES ($other{us}, 1000), ($other{eu}, 1000)");
 $cluster->converge;
-$session = begin_transfer('atomic-before-decision');
+# Of this one nobody knows yet that it is committed.
+my $undecided = begin_transfer('atomic-before-decision');
 my $log = log_end('us');
-$session->send('COMMIT');
-$pid = stopped('us', 'atomic-before-decision', $log);
-is($cluster->sql('eu', 'SELECT count(*) FROM pg_prepared_xacts'), 1, 'eu has prepared its part');
+$undecided->send('COMMIT');
+my $before_decision = stopped('us', 'atomic-before-decision', $log);
+# Of this one, us and ap do, but not eu.
+$cluster->wan->command('drop', 'eu-us');
+my $decided = PsqlSession->new($cluster->conninfo('us'));
+$decided->run($_) for q{SET homing.debug_point = 'stop:atomic-after-decision'}, 'BEGIN',
+  "UPDATE accounts SET balance = balance - 7 WHERE id = $other{us}", "UPDATE accounts SET balance = balance + 7 WHERE id = $other{eu}";
+$log = log_end('us');
+$decided->send('COMMIT');
+my $after_decision = stopped('us', 'atomic-after-decision', $log);
+is($cluster->sql('eu', 'SELECT count(*) FROM pg_prepared_xacts'), 2, 'eu has prepared its parts');
 $cluster->kill('eu');
-$cluster->sql('ap', q{SELECT homing.declare_lost('eu', force => true)});
-kill 'CONT', $pid;
-my $result = $session->receive;
-is($result->{sqlstate}, '40001', 'what a lost region had prepared is not committed');
-check_transfer('a participant is lost before the decision', $result, 'aborted');
-$session->close;
+$cluster->wan->command('heal', 'eu-us');
+my (undef, $loss, $warning) = $cluster->try_sql('ap', q{SELECT homing.declare_lost('eu', force => true)});
+like($warning, qr/WARNING:  01000: parts of 1 committed transactions were lost with region "eu"/, 'declare_lost tells of the part that was lost with eu');
+like($loss, qr/"lost_parts": 1\b/, 'also in its result');
+kill 'CONT', $before_decision, $after_decision;
+is($undecided->receive->{sqlstate}, '40001', 'what a lost region had prepared is not committed');
+is($decided->receive->{sqlstate}, '', 'unless that was decided before');
+$_->close for $undecided, $decided;
+check_transfer('a participant is lost before the decision', { sqlstate => '40001' }, 'aborted');
+for my $region (qw(us ap))
+{
+	$cluster->poll($region, q{SELECT region || ' ' || coordinator || ' ' || homing.outcome(transaction) FROM homing.lost_parts}, 'eu us committed');
+	is($cluster->sql($region, "SELECT balance FROM accounts WHERE id IN ($other{us}, $other{eu}) ORDER BY id = $other{eu}"), "993\n1000",
+		"$region has the rest of that transaction, and knows what it lacks");
+}
 $cluster->sql('us', "UPDATE accounts SET balance = balance + 1 WHERE id = $key{eu}");
 pass('the heir serves the row that was prepared');
 $cluster->sql('us', "UPDATE accounts SET balance = balance - 1 WHERE id = $key{eu}");
 
-# It returns with the part that it had prepared.
+# It returns with the parts that it had prepared, and asks.
 $cluster->start('eu');
 $cluster->poll('eu', 'SELECT fenced IS NOT NULL FROM homing.local_region');
 $cluster->poll('eu', 'SELECT count(*) = 0 FROM pg_prepared_xacts');
 $cluster->sql('eu', 'SELECT homing.rejoin()');
 check_transfer('the participant has come back', { sqlstate => '40001' }, 'aborted');
+is($cluster->sql('us', q{SELECT "table", operation, key->>'id', new->>'balance', verdict FROM homing.orphaned_writes}),
+	"public.accounts|update|$other{eu}|1007|applies cleanly", 'the part that was decided is now an orphaned write');
+$cluster->sql('us', 'SELECT homing.reapply(ARRAY(SELECT id FROM homing.orphaned_writes))');
+$cluster->same_everywhere('accounts');
+is($cluster->sql('us', "SELECT sum(balance) FROM accounts WHERE id IN ($other{us}, $other{eu})"), 2000, 'and when it is reapplied, nothing is missing');
 
 $cluster->stop;
 done_testing();

@@ -382,7 +382,7 @@ CREATE FUNCTION homing._replicated_tables() RETURNS regclass[]
 IMMUTABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT ARRAY['homing.activation', 'homing.assignment', 'homing.key_acceptance', 'homing.milestone', 'homing.ownership', 'homing.dependency', 'homing.outcome',
-		'homing.orphan', 'homing.orphan_review']::regclass[]
+		'homing.lost_part', 'homing.orphan', 'homing.orphan_review']::regclass[]
 $$;
 
 CREATE FUNCTION homing._publication() RETURNS text

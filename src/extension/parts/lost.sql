@@ -120,6 +120,7 @@ BEGIN
 	END IF;
 	-- Takes turns with another clean-up here, and blocks neither readers nor an adoption.
 	LOCK TABLE homing.event IN SHARE UPDATE EXCLUSIVE MODE;
+	PERFORM homing._note_lost_parts();
 
 	FOR stream IN
 		SELECT s.subname FROM homing.member m
@@ -352,6 +353,8 @@ DECLARE
 	finals jsonb := '{}';
 	votes jsonb;
 	deciding int;
+	lost_parts uuid[];
+	noted uuid[] := '{}';
 BEGIN
 	SELECT * INTO here FROM homing.local_region;
 	IF NOT FOUND THEN
@@ -503,6 +506,9 @@ BEGIN
 	FOREACH survivor IN ARRAY survivors LOOP
 		BEGIN
 			PERFORM homing._peer_query('step ' || survivor, 'SELECT homing._clean_up_lost()');
+			SELECT q[1]::uuid[] INTO lost_parts FROM homing._peer_query('step ' || survivor,
+				'SELECT coalesce(array_agg(p.part), ''{}'') FROM homing.lost_part p WHERE p.lost = ANY ($1::int2[])', targets::text) q;
+			noted := noted || lost_parts;
 		EXCEPTION WHEN OTHERS THEN
 			RAISE WARNING 'slots and subscriptions of the lost region are still at region "%": %',
 				homing._member_name(newest, survivor), SQLERRM
@@ -518,7 +524,15 @@ BEGIN
 		RAISE EXCEPTION 'cannot %: another loss was decided first', purpose
 			USING ERRCODE = 'serialization_failure', HINT = 'Try again.';
 	END IF;
-	RETURN homing._loss(newest, regions) || CASE WHEN votes IS NULL THEN '{}'
+	noted := ARRAY(SELECT DISTINCT unnest(noted));
+	IF cardinality(noted) > 0 THEN
+		RAISE WARNING 'parts of % committed transactions were lost with region %', cardinality(noted),
+			(SELECT string_agg(format('"%s"', homing._member_name(newest, t)), ', ') FROM unnest(targets) t)
+			USING DETAIL = 'They were prepared there, and no other region had received that they were committed.',
+				HINT = 'homing.lost_parts lists them. When the region comes back, homing.rejoin records what they wrote in homing.orphaned_writes.';
+	END IF;
+	RETURN homing._loss(newest, regions) || CASE WHEN cardinality(noted) = 0 THEN '{}' ELSE jsonb_build_object('lost_parts', cardinality(noted)) END
+		|| CASE WHEN votes IS NULL THEN '{}'
 		ELSE jsonb_build_object('voted', CASE jsonb_typeof(votes) WHEN 'array' THEN votes ELSE votes->'answered' END) END;
 END
 $$;

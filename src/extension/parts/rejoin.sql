@@ -88,7 +88,7 @@ BEGIN
 	DROP PUBLICATION IF EXISTS homing;
 	-- Whoever called us reads some of them: no TRUNCATE.
 	FOREACH relation IN ARRAY homing._replicated_tables() || ARRAY['homing.local_region', 'homing.cluster_map', 'homing.keyspace',
-		'homing.homed_table', 'homing.pending_key', 'homing.loss_mark', 'homing.tail_slot', 'homing.passed_on']::regclass[] LOOP
+		'homing.homed_table', 'homing.pending_key', 'homing.awaited_part', 'homing.loss_mark', 'homing.tail_slot', 'homing.passed_on']::regclass[] LOOP
 		EXECUTE format('DELETE FROM %s', relation);
 	END LOOP;
 	-- Their servers stay, with the user mappings of all roles: join_cluster takes them over.
@@ -155,7 +155,7 @@ BEGIN
 	self := homing._region_conninfo(me.name);
 	IF EXISTS (SELECT FROM homing._parts) THEN
 		RAISE EXCEPTION 'cannot rejoin: parts of transactions over several regions are prepared here' USING ERRCODE = 'object_not_in_prerequisite_state',
-			HINT = 'homing.in_doubt lists them. COMMIT PREPARED makes such a part an orphaned write, ROLLBACK PREPARED forgets it.';
+			HINT = 'homing.in_doubt lists them. They end when their coordinator answers. homing.resolve(gid, ''commit'') makes such a part an orphaned write, ''abort'' forgets it.';
 	END IF;
 
 	-- 1. With a commit of our own, all before it is flushed.

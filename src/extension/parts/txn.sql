@@ -8,12 +8,20 @@ CREATE TABLE homing.outcome (
 	bucket int2 NOT NULL,
 	committed boolean NOT NULL,
 	rows bigint NOT NULL DEFAULT 0,   -- of its last statement
+	parts uuid[],                     -- of the decision about a transaction over several regions: under which its parts commit
 	PRIMARY KEY (id, bucket)
 ) PARTITION BY LIST (bucket);
 CREATE TABLE homing.outcome_0 PARTITION OF homing.outcome FOR VALUES IN (0);
 CREATE TABLE homing.outcome_1 PARTITION OF homing.outcome FOR VALUES IN (1);
 CREATE TABLE homing.outcome_2 PARTITION OF homing.outcome FOR VALUES IN (2);
+CREATE INDEX ON homing.outcome (id) WHERE parts IS NOT NULL;
 COMMENT ON TABLE homing.outcome IS 'how forwarded transactions ended, for an hour at least';
+
+CREATE TABLE homing.awaited_part (
+	part uuid PRIMARY KEY,
+	decision uuid NOT NULL
+);
+COMMENT ON TABLE homing.awaited_part IS 'parts that had not arrived here when the decision to commit them was forgotten; local';
 
 CREATE FUNCTION homing._greet(region int2) RETURNS int4
 STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_greet';
@@ -79,11 +87,60 @@ BEGIN
 	IF bucket IS NULL OR pg_relation_size(bucket::regclass) = 0 OR EXISTS (SELECT FROM homing._parts) THEN
 		RETURN;
 	END IF;
+	-- One that was decided while its region was declared lost has not been noted yet.
+	PERFORM homing._note_lost_parts();
+	EXECUTE format('INSERT INTO homing.awaited_part
+		SELECT p.part, o.id FROM %s o CROSS JOIN unnest(o.parts) AS p(part) WHERE o.parts IS NOT NULL
+		ON CONFLICT DO NOTHING', bucket);
+	DELETE FROM homing.awaited_part a
+	WHERE EXISTS (SELECT FROM homing.outcome o WHERE o.id = a.part) OR EXISTS (SELECT FROM homing.lost_part n WHERE n.part = a.part);
 	EXECUTE 'TRUNCATE ' || bucket;
 END
 $$;
 COMMENT ON FUNCTION homing._forget_outcomes() IS
 	'empties the bucket of outcomes that nobody may ask for any more';
+
+-- --- parts that were lost ---------------------------------------------------------------------------------
+
+-- A region that is lost may have prepared its part of a transaction that then was decided to commit, and not have
+-- sent that it did. The part is lost with it. A part inserts its own token as it commits, so that a survivor tells by
+-- the tokens that its decision names and that never arrived.
+
+CREATE TABLE homing.lost_part (
+	part uuid NOT NULL,
+	region_id int2 NOT NULL,      -- who noticed
+	decision uuid NOT NULL,
+	lost int2 NOT NULL,
+	coordinator int2 NOT NULL,
+	at timestamptz NOT NULL,
+	PRIMARY KEY (part, region_id)
+);
+COMMENT ON TABLE homing.lost_part IS 'parts of committed transactions that were lost with the region where they were prepared; replicated, INSERT-only';
+
+CREATE FUNCTION homing._token_region(token uuid) RETURNS int2
+STRICT IMMUTABLE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_token_region';
+COMMENT ON FUNCTION homing._token_region(uuid) IS
+	'the region where the transaction of the token commits';
+
+-- Notes the parts that went down with lost regions, when all that survives of these has been applied here. A region
+-- looks at what it decided itself, which it has for sure, and at what lost coordinators decided, of which all
+-- survivors have the same.
+CREATE FUNCTION homing._note_lost_parts() RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	INSERT INTO homing.lost_part
+	SELECT d.part, l.region_id, d.decision, p.region_id, c.region_id, clock_timestamp()
+	FROM (SELECT o.id, unnest(o.parts) FROM homing.outcome o WHERE o.parts IS NOT NULL
+		  UNION ALL
+		  SELECT a.decision, a.part FROM homing.awaited_part a) AS d(decision, part)
+	JOIN homing.local_region l ON l.fenced IS NULL
+	JOIN homing.member p ON p.region_id = homing._token_region(d.part) AND p.status = 'lost'
+	JOIN homing.member c ON c.region_id = homing._token_region(d.decision) AND (c.region_id = l.region_id OR c.status = 'lost')
+	WHERE NOT EXISTS (SELECT FROM homing.outcome o WHERE o.id = d.part)
+	ON CONFLICT DO NOTHING
+$$;
+COMMENT ON FUNCTION homing._note_lost_parts() IS
+	'notes the parts of committed transactions that were lost with their regions';
 
 -- --- prepared parts of transactions over several regions -------------------------------------------------
 
@@ -103,7 +160,7 @@ COMMENT ON VIEW homing._parts IS 'prepared parts of transactions of this cluster
 
 -- What core::ResolveInDoubt needs to know. The position is read before the decision that it is about.
 CREATE FUNCTION homing._doubts(OUT gid text, OUT resolution boolean, OUT decision boolean, OUT coordinator text,
-	OUT lost boolean, OUT applied numeric, OUT age bigint)
+	OUT lost boolean, OUT applied numeric, OUT age bigint, OUT lost_here boolean)
 RETURNS SETOF record
 VOLATILE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -111,6 +168,7 @@ DECLARE
 	part record;
 	stream text;
 BEGIN
+	lost_here := EXISTS (SELECT FROM homing.local_region l JOIN homing.member m USING (region_id) WHERE m.status = 'lost');
 	FOR part IN SELECT * FROM homing._parts LOOP
 		gid := part.gid;
 		SELECT m.name, m.status = 'lost' INTO coordinator, lost FROM homing.member m WHERE m.region_id = part.coordinator;

@@ -104,6 +104,18 @@ COMMENT ON COLUMN homing.in_doubt.prepared IS 'since when it is prepared, and ho
 COMMENT ON COLUMN homing.in_doubt.owner IS 'role that wrote it';
 COMMENT ON COLUMN homing.in_doubt.state IS 'committing, aborting, resolved by hand, coordinator lost, or waiting for its coordinator';
 
+CREATE VIEW homing.lost_parts AS
+SELECT DISTINCT ON (p.part) l.name AS region, c.name AS coordinator, p.decision AS transaction, p.at AS noticed
+FROM homing.lost_part p
+LEFT JOIN homing.member l ON l.region_id = p.lost
+LEFT JOIN homing.member c ON c.region_id = p.coordinator
+ORDER BY p.part, p.at;
+COMMENT ON VIEW homing.lost_parts IS 'parts of committed transactions over several regions that were lost with their region: it had prepared them, and no other region had received them';
+COMMENT ON COLUMN homing.lost_parts.region IS 'region that was lost';
+COMMENT ON COLUMN homing.lost_parts.coordinator IS 'region whose commit had decided';
+COMMENT ON COLUMN homing.lost_parts.transaction IS 'token of the transaction, which is the last but one field of the gid of its parts';
+COMMENT ON COLUMN homing.lost_parts.noticed IS 'when a survivor noticed it, by its clock';
+
 CREATE VIEW homing.stat_forwarding AS
 SELECT m.name AS region, s.statements, s.rows,
 	s.connection_errors, s.conflicts, s.constraint_errors, s.cancels, s.other_errors,

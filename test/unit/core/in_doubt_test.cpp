@@ -56,6 +56,20 @@ TEST(InDoubt, CommitIsNeverLearnedFromAnAnswer)
 	}
 }
 
+// It hears no stream any more, and what it commits is for nobody but rejoin to find.
+TEST(InDoubt, ALostRegionBelievesAnAnswer)
+{
+	InDoubt state = Overdue();
+	state.lost_here = true;
+	EXPECT_EQ(ResolveInDoubt(state), InDoubtStep::kAsk);
+	state.answer = CoordinatorAnswer{Kind::kCommitted, 100};
+	EXPECT_EQ(ResolveInDoubt(state), InDoubtStep::kCommit);
+	state.answer = CoordinatorAnswer{Kind::kNever, 100};
+	EXPECT_EQ(ResolveInDoubt(state), InDoubtStep::kAbort);
+	state.coordinator_lost = state.stream_complete = true;
+	EXPECT_EQ(ResolveInDoubt(state), InDoubtStep::kWait);
+}
+
 TEST(InDoubt, NeverIsNever)
 {
 	InDoubt state = Overdue();
