@@ -102,16 +102,21 @@ Oid SubscriptionOfThisDatabase(const char *name)
 	                       ObjectIdGetDatum(MyDatabaseId), CStringGetDatum(name));
 }
 
-bool IsApplied(Oid subscription, XLogRecPtr position)
+XLogRecPtr AppliedPosition(Oid subscription)
 {
 	char name[NAMEDATALEN];
 	pg_snprintf(name, sizeof(name), "pg_%u", subscription);
 	const RepOriginId origin = replorigin_by_name(name, true);
-	if (origin == InvalidRepOriginId)
+	return origin == InvalidRepOriginId ? InvalidXLogRecPtr : replorigin_get_progress(origin, false);
+}
+
+bool IsApplied(Oid subscription, XLogRecPtr position)
+{
+	const XLogRecPtr applied = AppliedPosition(subscription);
+	if (applied == InvalidXLogRecPtr)
 		return false;
 	// A worker applies one transaction after the other, and moves its progress before the transaction is visible.
 	// So of two that it has passed, the first one is.
-	const XLogRecPtr applied = replorigin_get_progress(origin, false);
 	if (applied != position)
 		return applied > position;
 	const TransactionId xid = ApplyTransaction(subscription);

@@ -18,6 +18,10 @@ void RegisterApplyProgress();
 // The subscription of this database with that name; InvalidOid: there is none. A plain server call.
 Oid SubscriptionOfThisDatabase(const char *name);
 
+// Where its progress stands: what is visible here of the stream ends there, or before. 0: nothing has been applied yet.
+// A plain server call.
+XLogRecPtr AppliedPosition(Oid subscription);
+
 // Whether everything that the subscription's publisher committed up to `position` is visible here to a
 // snapshot taken from now on. A plain server call.
 bool IsApplied(Oid subscription, XLogRecPtr position);

@@ -10,6 +10,7 @@
 #include "pg/forward_stats.hpp"
 #include "pg/settings.hpp"
 #include "write/outcome_table.hpp"
+#include "write/causal_token.hpp"
 #include "write/execute_here.hpp"
 #include "write/modify_node.hpp"
 #include "write/read_node.hpp"
@@ -24,7 +25,6 @@ extern "C" {
 #include "executor/spi.h"
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
-#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/pg_lsn.h"
 #include "utils/snapmgr.h"
@@ -82,13 +82,6 @@ uint64 FinalPosition(int16 region)
 	throw error;
 }
 
-bool PartHasArrived(const core::OutcomeToken &part)
-{
-	const KeptOutcome kept = pg::PgCall([&] { return FindOutcome(part.bytes.data()); });
-	const auto now = static_cast<std::int64_t>(timestamptz_to_time_t(GetCurrentTimestamp()));
-	return kept.known || core::IsForgettable(part, now);
-}
-
 // Nothing: it was lost with the region.
 std::optional<bool> HasArrived(core::RegionId region, const core::CausalState::Needed &what)
 {
@@ -107,13 +100,9 @@ std::optional<bool> HasArrived(core::RegionId region, const core::CausalState::N
 		const std::uint64_t end = pg::PgCall([&] { return FinalPosition(region.value); });
 		return what.position <= end ? std::optional<bool>(true) : std::nullopt;
 	}
-	const std::string stream = "homing_" + catalog->cluster.substr(0, 8) + "_" +
-	                           std::to_string(region.value) + "_" +
-	                           std::to_string(catalog->map.here().value);
-	return pg::PgCall([&] {
-		const Oid subscription = pg::SubscriptionOfThisDatabase(stream.c_str());
-		return OidIsValid(subscription) && pg::IsApplied(subscription, what.position);
-	});
+	const Oid subscription = StreamFrom(region);
+	return OidIsValid(subscription) &&
+	       pg::PgCall([&] { return pg::IsApplied(subscription, what.position); });
 }
 
 std::string RegionName(core::RegionId region)
@@ -132,6 +121,7 @@ bool AwaitArrival(core::CausalState &state, milliseconds patience)
 		const std::optional<bool> arrived = HasArrived(region, state.needed().begin()->second);
 		if (!arrived) {
 			state.Forget(region);
+			ForgetTold(region);
 			RefuseLost(RegionName(region));
 		}
 		if (*arrived) {
@@ -359,6 +349,31 @@ void UtilityAfterWaiting(PlannedStmt *statement, const char *text, bool read_onl
 
 }  // namespace
 
+Oid StreamFrom(core::RegionId region)
+{
+	const pg::Catalog *catalog = pg::CurrentCatalog();
+	const std::string stream = "homing_" + catalog->cluster.substr(0, 8) + "_" +
+	                           std::to_string(region.value) + "_" +
+	                           std::to_string(catalog->map.here().value);
+	return pg::PgCall([&] { return pg::SubscriptionOfThisDatabase(stream.c_str()); });
+}
+
+bool PartHasArrived(const core::OutcomeToken &part)
+{
+	const KeptOutcome kept = pg::PgCall([&] { return FindOutcome(part.bytes.data()); });
+	const auto now = static_cast<std::int64_t>(timestamptz_to_time_t(GetCurrentTimestamp()));
+	return kept.known || core::IsForgettable(part, now);
+}
+
+bool AwaitTold(const core::CausalState &state, std::chrono::milliseconds patience)
+{
+	if (needed == nullptr)
+		needed = new core::CausalState;
+	needed->Merge(state);
+	core::CausalState awaited = state;
+	return AwaitArrival(awaited, patience);
+}
+
 bool AwaitOwnCommits()
 {
 	return AnythingNeeded() && AwaitArrival(*needed, milliseconds(pg::settings.read_timeout_ms));
@@ -371,6 +386,7 @@ void NeedCommit(core::RegionId region, std::uint64_t position)
 	if (needed == nullptr)
 		needed = new core::CausalState;
 	needed->NeedPosition(region, position);
+	TellPosition(region, position);
 	if (DefaultXactIsoLevel < XACT_REPEATABLE_READ ||
 	    pg::settings.read_consistency == pg::kReadEventual)
 		return;
@@ -397,12 +413,14 @@ void NeedPart(core::RegionId region, const core::OutcomeToken &part)
 		many = std::max(kMany, 2 * left);
 	}
 	needed->NeedPart(region, part);
+	TellPart(region, part);
 }
 
 void ForgetPart(core::RegionId region, const core::OutcomeToken &part) noexcept
 {
 	if (needed != nullptr)
 		needed->ForgetPart(region, part);
+	TakeBackPart(region, part);
 }
 
 void CheckSeesOwnWrites(Query *query, ParamListInfo params, const Decision *decision)
@@ -429,66 +447,5 @@ void RegisterReadConsistency()
 	next_utility = ProcessUtility_hook;
 	ProcessUtility_hook = UtilityAfterWaiting;
 }
-
-extern "C" {
-
-PG_FUNCTION_INFO_V1(homing_causal_token);
-PG_FUNCTION_INFO_V1(homing_wait_for);
-
-static void RequireShared()
-{
-	if (!pg::CatalogIsShared())
-		ereport(ERROR,
-		        (errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("pg_homing is not loaded by the server"),
-		         errhint("Add pg_homing to shared_preload_libraries and restart the server.")));
-}
-
-// What the session has committed elsewhere, and a mark behind all that it has committed here.
-PGDLLEXPORT Datum homing_causal_token(PG_FUNCTION_ARGS)
-{
-	RequireShared();
-	const char *token = pg::PgEntry([&] {
-		core::CausalState state;
-		if (needed != nullptr)
-			state.Merge(*needed);
-		const pg::Catalog *catalog = pg::CurrentCatalog();
-		if (catalog != nullptr && !XactReadOnly && catalog->fenced.empty()) {
-			core::OutcomeToken mark;
-			const core::RegionId here = catalog->map.here();
-			pg::PgCall([&] { LeaveMark(here.value, mark.bytes.data()); });
-			state.NeedPart(here, mark);
-		}
-		const std::string written = state.Text();
-		return pg::PgCall([&] { return pstrdup(written.c_str()); });
-	});
-	PG_RETURN_TEXT_P(cstring_to_text(token));
-}
-
-PGDLLEXPORT Datum homing_wait_for(PG_FUNCTION_ARGS)
-{
-	RequireShared();
-	const char *token = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	const Interval *interval = PG_GETARG_INTERVAL_P(1);
-	const double patience = static_cast<double>(interval->time) / 1000.0 +
-	                        (interval->day + 30.0 * interval->month) * SECS_PER_DAY * 1000.0;
-	if (patience < 0 || patience > 1e12)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid timeout")));
-	const bool arrived = pg::PgEntry([&] {
-		const std::optional<core::CausalState> state = core::CausalState::Parse(token);
-		if (!state) {
-			remote::Error error("22023", "invalid causal token");
-			error.hint = "It is what homing.causal_token() returned.";
-			throw error;
-		}
-		if (needed == nullptr)
-			needed = new core::CausalState;
-		needed->Merge(*state);
-		core::CausalState awaited = *state;
-		return AwaitArrival(awaited, milliseconds(static_cast<milliseconds::rep>(patience)));
-	});
-	PG_RETURN_BOOL(arrived);
-}
-
-}  // extern "C"
 
 }  // namespace homing::write

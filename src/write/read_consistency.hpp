@@ -8,6 +8,8 @@
 
 #include "core/causal.hpp"
 
+#include <chrono>
+
 #include "pg/boundary.hpp"
 #include "write/routing.hpp"
 
@@ -28,6 +30,16 @@ void NeedCommit(core::RegionId region, std::uint64_t position);
 // Waits until what the session has committed at other regions has been applied here, for homing.read_timeout.
 // False: there is nothing to wait for, or it is too late. Throws ServerError.
 bool AwaitOwnCommits();
+
+// Waits until what `state` stands for has been applied here. False: it has not in time; later reads wait for it too.
+// Throws ServerError.
+bool AwaitTold(const core::CausalState &state, std::chrono::milliseconds patience);
+
+// Whether a part, by the token that it keeps, has been applied here, or is so old that it must have.
+bool PartHasArrived(const core::OutcomeToken &part);
+
+// The subscription that brings what the region writes; InvalidOid: there is none.
+Oid StreamFrom(core::RegionId region);
 
 // The transaction that is being committed has a part there; if it fails, the parts are forgotten again.
 void NeedPart(core::RegionId region, const core::OutcomeToken &part);

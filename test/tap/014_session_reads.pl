@@ -66,6 +66,28 @@ $cluster->sql('ap', "UPDATE counters SET n = 50 WHERE id = $eu");
 is($reader->value("SELECT n FROM counters WHERE id = $eu"), 50, 'a key that has moved is read at its new home');
 $reader->close;
 
+# --- what a token tells of --------------------------------------------------------------------------------
+
+# The session has seen at us what it wrote at eu. At ap it has not arrived.
+my $writer = PsqlSession->new($cluster->conninfo('us'));
+$cluster->wan->command('drop', 'ap-eu');
+my $n = 100;
+for my $write ([ "UPDATE counters SET n = %d WHERE id = $keys{eu}[2]" ],
+	[ 'BEGIN', "UPDATE counters SET n = %d WHERE id = $keys{eu}[2]", "UPDATE counters SET n = n + 1 WHERE id = $keys{us}[2]", 'COMMIT' ])
+{
+	my $what = @$write == 1 ? 'a statement' : 'a transaction of two regions';
+	$n++;
+	$writer->run(/%d/ ? sprintf($_, $n) : $_) for @$write;
+	is($writer->value("SELECT n FROM counters WHERE id = $keys{eu}[2]"), $n, "$what: the session sees it");
+	my ($told) = $writer->value('SELECT homing.causal_token()') =~ /([^"]+)/;
+	is($cluster->sql('ap', "SELECT homing.wait_for('$told', '100 ms')"), 'f', "$what: another region does not yet");
+	$cluster->wan->command('heal', 'ap-eu');
+	is($cluster->sql('ap', "SELECT homing.wait_for('$told', '30 s'); SELECT n FROM counters WHERE id = $keys{eu}[2]"), "t\n$n", "$what: it waits for it");
+	$cluster->wan->command('drop', 'ap-eu');
+}
+$cluster->wan->command('heal', 'ap-eu');
+$writer->close;
+
 # --- the checker ------------------------------------------------------------------------------------------
 
 # Streams have something else to carry.
