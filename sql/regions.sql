@@ -58,7 +58,7 @@ SELECT homing.join_cluster('us', 'dbname=app', via => 'dbname=app');
 RESET ROLE;
 SELECT p.oid::regprocedure AS "functions for everybody"
 FROM pg_proc p WHERE p.pronamespace = 'homing'::regnamespace AND has_function_privilege('regress_homing_user', p.oid, 'EXECUTE')
-ORDER BY p.proname;
+ORDER BY p.proname, p.pronargs;
 SELECT c.oid::regclass AS "relations for everybody"
 FROM pg_class c WHERE c.relnamespace = 'homing'::regnamespace AND c.relkind IN ('r', 'v')
 	AND has_table_privilege('regress_homing_user', c.oid, 'SELECT,INSERT,UPDATE,DELETE')

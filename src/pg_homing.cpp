@@ -13,6 +13,8 @@
 #include "write/transaction.hpp"
 #include "write/utility.hpp"
 
+#include "write/issued.hpp"
+
 #include "pg/apply_progress.hpp"
 #include "pg/catalog.hpp"
 #include "pg/deadlock_victim.hpp"
@@ -42,6 +44,7 @@ void _PG_init(void)
 	homing::rehome::RegisterPeers();
 	homing::rehome::RegisterLauncher();
 	homing::write::RegisterRemoteText();
+	homing::write::RegisterIssued();
 	homing::write::RegisterModifyNode();
 	homing::write::RegisterOutcomeTable();
 	homing::write::RegisterOwnPlan();  // before what looks at the plan that was made

@@ -6,6 +6,7 @@
 extern "C" {
 #include "executor/executor.h"
 #include "nodes/nodeFuncs.h"
+#include "parser/parse_relation.h"
 #include "storage/latch.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
@@ -60,6 +61,38 @@ inline Query *MutateQuery(Query *query, Mutator mutator, void *context)
 	return query_tree_mutator(query, mutator, context, 0);
 }
 #endif
+
+// As whom a table of a query is used; InvalidOid: as the caller.
+inline Oid CheckedAs(const Query *query, const RangeTblEntry *entry)
+{
+#if PG_VERSION_NUM < 160000
+	(void) query;
+	return entry->checkAsUser;
+#else
+	return entry->perminfoindex == 0
+	           ? InvalidOid
+	           : getRTEPermissionInfo(query->rteperminfos, const_cast<RangeTblEntry *>(entry))
+	                 ->checkAsUser;
+#endif
+}
+
+// Whether the caller has the rights that the query needs on a table, if it were to use it as himself.
+inline bool CallerMayUse(const Query *query, const RangeTblEntry *entry)
+{
+#if PG_VERSION_NUM < 160000
+	(void) query;
+	RangeTblEntry own = *entry;
+	own.checkAsUser = InvalidOid;
+	return own.requiredPerms == 0 || ExecCheckRTEPerms(&own);
+#else
+	if (entry->perminfoindex == 0)
+		return true;
+	RTEPermissionInfo own =
+		*getRTEPermissionInfo(query->rteperminfos, const_cast<RangeTblEntry *>(entry));
+	own.checkAsUser = InvalidOid;
+	return own.requiredPerms == 0 || ExecCheckOneRelPerms(&own);
+#endif
+}
 
 // A setting of the server's own. Raises when there is none of the name.
 inline config_generic *FindSetting(const char *name)

@@ -1,6 +1,7 @@
 #include "write/key_finder.hpp"
 
 #include "pg/compat.hpp"
+#include "write/issued.hpp"
 #include "write/key_conditions.hpp"
 #include "write/row_locks.hpp"
 #include "write/statement_params.hpp"
@@ -58,6 +59,7 @@ Node *RouteInserted(Node *node, WriteTarget *target, ParamNumbers *numbers)
 	if (!contain_mutable_functions(node))
 		return node;
 	source->param = numbers->Next();
+	DropIssued(numbers->query);
 	auto *param = makeNode(Param);
 	param->paramkind = PARAM_EXTERN;
 	param->paramid = source->param;
@@ -249,6 +251,9 @@ void FindInserted(Query *query, const Key *key, WriteTarget *target, ParamNumber
 		ListCell *value = list_nth_cell(lfirst_node(List, cell), column);
 		lfirst(value) = RouteInserted(static_cast<Node *>(lfirst(value)), target, numbers);
 	}
+	// A key that a subquery computes is known when its row is: VALUES is a query like others then.
+	if (target->unproved != nullptr)
+		target->sharing = SelectsFromHomed(query) ? Sharing::kSelectThere : Sharing::kSelect;
 }
 
 // --- one written table ---------------------------------------------------------------------------------

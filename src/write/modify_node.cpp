@@ -7,6 +7,7 @@
 #include "write/execute_here.hpp"
 #include "write/forward.hpp"
 #include "write/guard.hpp"
+#include "write/issued.hpp"
 #include "write/parts.hpp"
 #include "write/read_consistency.hpp"
 #include "write/routed_insert.hpp"
@@ -105,11 +106,18 @@ void Begin(CustomScanState *node, EState *estate, int eflags)
 		estate->es_auxmodifytables = NIL;  // writes in WITH run where the statement does
 }
 
-Query *PartOf(HomedModifyState *state, const RegionPart *part)
+Query *PartOf(Query *query, HomedModifyState *state, const RegionPart *part)
 {
 	const WrittenTarget *target = &state->keys.targets[0];
-	return target->sharing == Sharing::kValues ? WithRows(state->query, part)
-	                                           : WithHomes(state->query, part, target);
+	return target->sharing == Sharing::kValues ? WithRows(query, part)
+	                                           : WithHomes(query, part, target);
+}
+
+Query *PartToSend(HomedModifyState *state, const RegionPart *part)
+{
+	Query *query = PartOf(QueryToSend(state->query), state, part);
+	// A view may not show the key.
+	return query != nullptr ? query : PartOf(state->query, state, part);
 }
 
 // VALUES with several rows returns them in its order, unless some were left out: then nobody can tell
@@ -150,7 +158,7 @@ void RunParts(HomedModifyState *state, EState *estate, TupleDesc returning)
 	if (decision->parts[0].region == decision->region)
 		local = 1;
 	for (int i = local; i < decision->part_count; ++i) {
-		outgoing[i] = Prepare(DeparseForRegion(PartOf(state, &decision->parts[i])),
+		outgoing[i] = Prepare(DeparseForRegion(PartToSend(state, &decision->parts[i])),
 		                      estate->es_param_list_info);
 		pg::PgEntry([&] { Post(decision->parts[i].region, ToRemote(outgoing[i])); });
 	}
@@ -160,7 +168,7 @@ void RunParts(HomedModifyState *state, EState *estate, TupleDesc returning)
 	for (int i = 0; returning->natts > 0 && i < decision->part_count; ++i)
 		rows[i] = tuplestore_begin_heap(false, false, work_mem);
 	if (local == 1)
-		estate->es_processed += WriteHere(PartOf(state, &decision->parts[0]), estate,
+		estate->es_processed += WriteHere(PartOf(state->query, state, &decision->parts[0]), estate,
 		                                  estate->es_param_list_info, rows[0]);
 	pg::PgEntry([&] {
 		for (int i = local; i < decision->part_count; ++i) {
@@ -197,7 +205,10 @@ void RunAsDecided(HomedModifyState *state, EState *estate, TupleDesc returning);
 RemoteText TextOf(HomedModifyState *state)
 {
 	List *stored = castNode(CustomScan, state->css.ss.ps.plan)->custom_private;
-	return KeptText(state->query, list_nth_cell(stored, 2), GetMemoryChunkContext(stored));
+	Query *query = QueryToSend(state->query);
+	// Who executes the plan next may have other rights.
+	const int place = query == state->query ? 2 : 3;
+	return KeptText(query, list_nth_cell(stored, place), GetMemoryChunkContext(stored));
 }
 
 // The home may have moved, and the region that is asked knows it before us: wait until we do, look again.
@@ -300,7 +311,7 @@ void Explain(CustomScanState *node, List *ancestors, ExplainState *es)
 	                                 : "decided when the key is known",
 	                    es);
 	if (!state->decision.serve || !state->known)
-		ExplainPropertyText("Remote SQL", RemoteSql(state->query), es);
+		ExplainPropertyText("Remote SQL", RemoteSql(QueryToSend(state->query)), es);
 }
 
 const CustomScanMethods kScanMethods = {"Homed Modify", CreateState};
@@ -336,7 +347,7 @@ void WrapPlan(PlannedStmt *statement, const WriteAnalysis *analysis, Query *quer
 	auto *scan = makeNode(CustomScan);
 	scan->methods = &kScanMethods;
 	scan->custom_plans = list_make1(child);
-	scan->custom_private = list_make3(query, StoreKeys(scan, analysis), NIL);  // text: see TextOf
+	scan->custom_private = list_make4(query, StoreKeys(scan, analysis), NIL, NIL);  // texts: see TextOf
 	scan->scan.plan.startup_cost = child->startup_cost;
 	scan->scan.plan.total_cost = child->total_cost;
 	scan->scan.plan.plan_rows = child->plan_rows;

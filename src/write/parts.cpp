@@ -1,5 +1,6 @@
 #include "write/parts.hpp"
 
+#include "write/issued.hpp"
 #include "write/routing.hpp"
 
 #include "pg/catalog.hpp"
@@ -57,13 +58,18 @@ Query *WithHomes(Query *query, const RegionPart *part, const WrittenTarget *targ
 {
 	auto *copy = static_cast<Query *>(copyObjectImpl(query));
 	const pg::HomedTable *table = pg::CurrentCatalog()->Find(target->relid);
-	const AttrNumber attnum =
+	const Oid written = rt_fetch(copy->resultRelation, copy->rtable)->relid;
+	AttrNumber attnum =
 		target->relid == table->relid
 			? table->key_attnum
 			: get_attnum(target->relid, get_attname(table->relid, table->key_attnum, false));
+	if (written != target->relid)
+		attnum = ColumnOfView(written, target->relid, attnum);
+	if (attnum == 0)
+		return nullptr;
 	Oid type, collation;
 	int32 typmod;
-	get_atttypetypmodcoll(target->relid, attnum, &type, &typmod, &collation);
+	get_atttypetypmodcoll(written, attnum, &type, &typmod, &collation);
 	Var *key = makeVar(copy->resultRelation, attnum, type, typmod, collation, 0);
 	// The condition reads the key, whether or not the statement does.
 	RangeTblEntry *entry = rt_fetch(copy->resultRelation, copy->rtable);

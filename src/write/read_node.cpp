@@ -5,6 +5,7 @@
 #include "pg/catalog.hpp"
 #include "pg/compat.hpp"
 #include "write/forward.hpp"
+#include "write/issued.hpp"
 #include "write/key_finder.hpp"
 #include "write/routing.hpp"
 #include "write/transaction.hpp"
@@ -72,7 +73,7 @@ void Read(HomedReadState *state)
 	EState *estate = state->css.ss.ps.state;
 	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
 	TupleDesc desc = state->row->tts_tupleDescriptor;
-	const Outgoing outgoing = Prepare(DeparseForRegion(state->query), estate->es_param_list_info);
+	const Outgoing outgoing = Prepare(DeparseForRegion(QueryToSend(state->query)), estate->es_param_list_info);
 	state->rows = tuplestore_begin_heap(state->any_order, false, work_mem);
 	pg::PgEntry([&] {
 		PostRead(state->region, ToRemote(outgoing));
@@ -110,7 +111,7 @@ void Explain(CustomScanState *node, List *, ExplainState *es)
 {
 	HomedReadState *state = StateOf(node);
 	ExplainPropertyText("Home", state->region_name, es);
-	ExplainPropertyText("Remote SQL", RemoteSql(state->query), es);
+	ExplainPropertyText("Remote SQL", RemoteSql(QueryToSend(state->query)), es);
 }
 
 const CustomScanMethods kScanMethods = {"Homed Read", CreateState};

@@ -3,6 +3,7 @@
 #include "pg/compat.hpp"
 #include "pg/exact_text.hpp"
 #include "write/check_option.hpp"
+#include "write/issued.hpp"
 #include "write/portable_type.hpp"
 
 extern "C" {
@@ -19,6 +20,7 @@ extern "C" {
 #include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
 #include "rewrite/rewriteManip.h"
+#include "rewrite/rowsecurity.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
@@ -286,10 +288,33 @@ void MatchSource(Query *insert)
 		SortValues(insert, source, rows);
 }
 
+// The conditions of a view with security_barrier stand beside the table, behind those of row security, of which
+// the home has its own. As text they are conditions like others: whoever sends it may read the table.
+void ShowBarriers(Query *query)
+{
+	RangeTblEntry *entry = rt_fetch(query->resultRelation, query->rtable);
+	if (entry->rtekind != RTE_RELATION || entry->securityQuals == NIL)
+		return;
+	List *policies = NIL, *checks = NIL;
+	bool has_policies = false, has_sublinks = false;
+	if (query->hasRowSecurity)
+		get_row_security_policies(query, entry, query->resultRelation, &policies, &checks,
+		                          &has_policies, &has_sublinks);
+	List *barriers =
+		list_copy_tail(static_cast<List *>(copyObjectImpl(entry->securityQuals)), list_length(policies));
+	if (barriers == NIL)
+		return;
+	if (query->jointree->quals != nullptr)
+		barriers = lappend(barriers, query->jointree->quals);
+	query->jointree->quals = reinterpret_cast<Node *>(make_ands_explicit(barriers));
+}
+
 // Undoes what the rewriter does to a tree that its text cannot show.
 void MakeWritable(Query *query)
 {
 	ListCell *cell;
+	if (query->commandType == CMD_UPDATE || query->commandType == CMD_DELETE)
+		ShowBarriers(query);
 	// The table behind a view stands in the FROM of the view.
 	if (query->resultRelation > 0)
 		rt_fetch(query->resultRelation, query->rtable)->inFromCl = false;
@@ -426,6 +451,7 @@ Node *Rewrite(Node *node, void *context)
 		CheckRangeTable(query->rtable);
 		CheckRowsInReturning(query);
 		query = pg::MutateQuery(query, Rewrite, context);
+		HideIssued(query);
 		MakeWritable(query);
 		return reinterpret_cast<Node *>(query);
 	}

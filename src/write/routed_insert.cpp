@@ -168,7 +168,10 @@ Query *BatchQuery(Query *query, List *sent, const RoutedInsert *insert)
 {
 	auto *batch = static_cast<Query *>(copyObjectImpl(query));
 	const int source = linitial_node(RangeTblRef, batch->jointree->fromlist)->rtindex;
-	rt_fetch(source, batch->rtable)->subquery = BatchSource(insert);
+	RangeTblEntry *rows = rt_fetch(source, batch->rtable);
+	rows->rtekind = RTE_SUBQUERY;
+	rows->values_lists = rows->coltypes = rows->coltypmods = rows->colcollations = NIL;
+	rows->subquery = BatchSource(insert);
 	if (!batch->hasSubLinks)
 		batch->cteList = NIL;
 	List *targets = NIL;

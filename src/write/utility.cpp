@@ -6,6 +6,7 @@
 #include "write/ddl.hpp"
 #include "write/everywhere.hpp"
 #include "write/homed_relation.hpp"
+#include "write/issued.hpp"
 #include "write/sequences.hpp"
 #include "write/set_constraints.hpp"
 #include "write/truncate.hpp"
@@ -95,7 +96,11 @@ void ExecuteUtility(PlannedStmt *statement, const char *query_string, bool read_
 	Node *node = statement->utilityStmt;
 	const bool writes = IsA(node, CopyStmt) || IsA(node, TruncateStmt);
 
-	if (IsA(node, AlterSeqStmt)) {
+	if (IsA(node, ViewStmt)) {
+		ErrorData *error = CallWithoutKeeping(Run, &utility);
+		if (error != nullptr)
+			ReThrowError(error);
+	} else if (IsA(node, AlterSeqStmt)) {
 		Run(&utility);
 		if (AnyHomedTable() && !pg::settings.own_ddl)
 			FollowAlteredSequence();
