@@ -44,8 +44,7 @@ void Condense(core::RegionId region)
 	const Oid subscription = StreamFrom(region);
 	if (arrived.empty() || !OidIsValid(subscription))
 		return;
-	const std::uint64_t position =
-		pg::PgCall([&] { return pg::AppliedPosition(subscription); });
+	const std::uint64_t position = pg::PgCall([&] { return pg::AppliedPosition(subscription); });
 	if (position == 0)
 		return;
 	Told().NeedPosition(region, position);

@@ -92,8 +92,8 @@ bool NamesView(Node *node, void *context)
 bool LookThrough(Oid view, Oid *below, Query **definition)
 {
 	Relation relation = table_open(view, AccessShareLock);
-	const bool plain = relation->rd_rel->relkind == RELKIND_VIEW &&
-	                   relation->rd_rules != nullptr && relation->rd_rules->numLocks == 1;
+	const bool plain = relation->rd_rel->relkind == RELKIND_VIEW && relation->rd_rules != nullptr &&
+	                   relation->rd_rules->numLocks == 1;
 	bool found = false;
 	if (plain) {
 		*definition = static_cast<Query *>(copyObjectImpl(get_view_query(relation)));
@@ -214,8 +214,7 @@ bool LendsRights(Node *node, void *context)
 	ListCell *cell;
 	foreach (cell, query->rtable) {
 		const auto *entry = lfirst_node(RangeTblEntry, cell);
-		const Oid lender =
-			entry->rtekind == RTE_RELATION ? pg::CheckedAs(query, entry) : InvalidOid;
+		const Oid lender = entry->rtekind == RTE_RELATION ? pg::CheckedAs(query, entry) : InvalidOid;
 		if (!OidIsValid(lender) || lender == GetUserId())
 			continue;
 		if (!pg::CallerMayUse(query, entry) || HasRowSecurity(entry->relid))

@@ -347,7 +347,8 @@ void WrapPlan(PlannedStmt *statement, const WriteAnalysis *analysis, Query *quer
 	auto *scan = makeNode(CustomScan);
 	scan->methods = &kScanMethods;
 	scan->custom_plans = list_make1(child);
-	scan->custom_private = list_make4(query, StoreKeys(scan, analysis), NIL, NIL);  // texts: see TextOf
+	scan->custom_private =
+		list_make4(query, StoreKeys(scan, analysis), NIL, NIL);  // texts: see TextOf
 	scan->scan.plan.startup_cost = child->startup_cost;
 	scan->scan.plan.total_cost = child->total_cost;
 	scan->scan.plan.plan_rows = child->plan_rows;

@@ -214,8 +214,8 @@ void KeepDecision(const uint8 *token, const uint8 *parts, int part_count)
 		elements[i] = UUIDPGetDatum(&tokens[i]);
 	}
 	Datum values[] = {UUIDPGetDatum(&id),
-	                  PointerGetDatum(construct_array(elements, part_count, UUIDOID, UUID_LEN, false,
-	                                                  TYPALIGN_CHAR))};
+	                  PointerGetDatum(construct_array(elements, part_count, UUIDOID, UUID_LEN,
+	                                                  false, TYPALIGN_CHAR))};
 	(void) Run(&insert_decision, core::BucketOf(TokenOf(token)), values);
 	SPI_finish();
 	ForceSyncCommit();

@@ -300,8 +300,8 @@ void ShowBarriers(Query *query)
 	if (query->hasRowSecurity)
 		get_row_security_policies(query, entry, query->resultRelation, &policies, &checks,
 		                          &has_policies, &has_sublinks);
-	List *barriers =
-		list_copy_tail(static_cast<List *>(copyObjectImpl(entry->securityQuals)), list_length(policies));
+	List *barriers = list_copy_tail(static_cast<List *>(copyObjectImpl(entry->securityQuals)),
+	                                list_length(policies));
 	if (barriers == NIL)
 		return;
 	if (query->jointree->quals != nullptr)
