@@ -149,6 +149,36 @@ Promised *PromisedTo(Slot *slot, int16 region)
 	return oldest;
 }
 
+// nullptr: it has never asked. Requires: the lock.
+const Promised *FindPromised(const Slot *slot, int16 region)
+{
+	for (const Promised &promised : slot->promised) {
+		if (promised.region == region)
+			return &promised;
+	}
+	return nullptr;
+}
+
+constexpr int32 kLongest = 24 * 3600 * 1000;  // ms
+
+int16 RegionArgument(Datum datum)
+{
+	const int16 region = DatumGetInt16(datum);
+	if (region <= 0)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("invalid number of a region: %d", region)));
+	return region;
+}
+
+int32 TimeArgument(Datum datum)
+{
+	const int32 ms = DatumGetInt32(datum);
+	if (ms < 0 || ms > kLongest)
+		ereport(ERROR,
+		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid time: %d ms", ms)));
+	return ms;
+}
+
 Slot *RequiredSlot()
 {
 	Slot *slot = Mine();
@@ -343,11 +373,13 @@ PGDLLEXPORT Datum homing_lock_votes(PG_FUNCTION_ARGS)
 PGDLLEXPORT Datum homing_promise(PG_FUNCTION_ARGS)
 {
 	Slot *slot = RequiredSlot();
+	const int16 region = RegionArgument(PG_GETARG_DATUM(0));
+	const int32 lease = TimeArgument(PG_GETARG_DATUM(1));
 	LWLockAcquire(leases->lock, LW_EXCLUSIVE);
-	Promised *promised = PromisedTo(slot, PG_GETARG_INT16(0));
+	Promised *promised = PromisedTo(slot, region);
 	const core::Instant now = BootTime();
 	promised->renewed = now;
-	const bool given = core::Promise(&promised->promise, Terms(PG_GETARG_INT32(1)), now);
+	const bool given = core::Promise(&promised->promise, Terms(lease), now);
 	LWLockRelease(leases->lock);
 	PG_RETURN_BOOL(given);
 }
@@ -356,9 +388,13 @@ PGDLLEXPORT Datum homing_promise(PG_FUNCTION_ARGS)
 PGDLLEXPORT Datum homing_promised_for(PG_FUNCTION_ARGS)
 {
 	Slot *slot = RequiredSlot();
-	LWLockAcquire(leases->lock, LW_EXCLUSIVE);
-	const core::Instant until = core::PromisedUntil(PromisedTo(slot, PG_GETARG_INT16(0))->promise,
-	                                                Terms(PG_GETARG_INT32(1)), leases->started);
+	const int16 region = RegionArgument(PG_GETARG_DATUM(0));
+	const int32 longest = TimeArgument(PG_GETARG_DATUM(1));
+	LWLockAcquire(leases->lock, LW_SHARED);
+	const Promised *promised = FindPromised(slot, region);
+	const core::Instant until =
+		core::PromisedUntil(promised != nullptr ? promised->promise : core::VoterPromise{},
+	                        Terms(longest), leases->started);
 	LWLockRelease(leases->lock);
 	const core::Duration left = until - BootTime();
 	PG_RETURN_INT64(left.us > 0 ? left.us / 1000 + 1 : 0);
@@ -368,9 +404,10 @@ PGDLLEXPORT Datum homing_promised_for(PG_FUNCTION_ARGS)
 PGDLLEXPORT Datum homing_withhold(PG_FUNCTION_ARGS)
 {
 	Slot *slot = RequiredSlot();
+	const int16 region = RegionArgument(PG_GETARG_DATUM(0));
+	const int32 ms = TimeArgument(PG_GETARG_DATUM(1));
 	LWLockAcquire(leases->lock, LW_EXCLUSIVE);
-	core::Withhold(&PromisedTo(slot, PG_GETARG_INT16(0))->promise,
-	               BootTime() + core::Milliseconds(PG_GETARG_INT32(1)));
+	core::Withhold(&PromisedTo(slot, region)->promise, BootTime() + core::Milliseconds(ms));
 	LWLockRelease(leases->lock);
 	PG_RETURN_VOID();
 }
@@ -379,8 +416,10 @@ PGDLLEXPORT Datum homing_withhold(PG_FUNCTION_ARGS)
 PGDLLEXPORT Datum homing_silent_for(PG_FUNCTION_ARGS)
 {
 	Slot *slot = RequiredSlot();
-	LWLockAcquire(leases->lock, LW_EXCLUSIVE);
-	const core::Instant renewed = PromisedTo(slot, PG_GETARG_INT16(0))->renewed;
+	const int16 region = RegionArgument(PG_GETARG_DATUM(0));
+	LWLockAcquire(leases->lock, LW_SHARED);
+	const Promised *promised = FindPromised(slot, region);
+	const core::Instant renewed = promised != nullptr ? promised->renewed : core::Instant{};
 	LWLockRelease(leases->lock);
 	const core::Instant since = renewed < leases->started ? leases->started : renewed;
 	PG_RETURN_INT64((BootTime() - since).us / 1000);

@@ -66,6 +66,7 @@ constexpr milliseconds kPrunePause{60000};
 constexpr milliseconds kTailsPause{1000};
 constexpr milliseconds kDeclarePause{5000};
 constexpr milliseconds kDeclareTimeout{90000};
+constexpr milliseconds kGlance{20};
 
 // --- the worker -------------------------------------------------------------------------------------
 
@@ -122,12 +123,14 @@ struct Peer {
 	Clock::time_point due = Clock::time_point::min();
 	std::string trouble;  // last failure logged; empty: it answers
 	std::string applied;  // how far it has applied each region, as jsonb; empty: not heard yet
+	std::string other_fencing;  // its setting, where it is not ours; empty: it is
 };
 
 struct Answer {
 	core::RegionId region;
 	core::MapSummary summary;
 	bool fenced = false;
+	std::string fencing;  // its setting
 	std::string applied;
 	std::string map;  // empty: not newer than ours
 };
@@ -156,6 +159,7 @@ private:
 	void KeepTails();
 	void RemoveLostStreams();
 	void DeclareLosses();
+	void HearOfDeclaration();
 
 	core::WaitGraph LookAtWaits();
 	void CancelDeadlocked(const core::Victim &victim);
@@ -165,6 +169,7 @@ private:
 	std::optional<Answer> Exchange(Peer &peer);
 	void Decide(Peer &peer, const Answer &answer);
 	void TellLost(core::RegionId id, Peer &peer, const Answer &answer);
+	void CompareFencing(Peer &peer, const Answer &answer);
 
 	std::map<core::RegionId, Peer> peers_;
 	BoundedWaiter waiter_{*this};
@@ -177,7 +182,9 @@ private:
 	bool witness_ = false;  // this is no region, and votes only
 	bool losses_ = false;
 	std::optional<Clock::time_point> losses_due_;  // when to do something about them
-	bool map_changed_ = false;                     // ours was written since it was read
+	pg::RegionConnection declaring_;               // somebody is at it
+	Clock::time_point declare_until_;
+	bool map_changed_ = false;  // ours was written since it was read
 	Oid administrator_ = InvalidOid;
 	bool lost_streams_ = false;
 	Clock::time_point clean_up_due_ = Clock::time_point::min();
@@ -276,10 +283,11 @@ void Worker::Connect(Peer &peer)
 std::optional<Answer> Worker::Exchange(Peer &peer)
 {
 	const remote::Result result = peer.connection->Execute(
-		"SELECT region_id, epoch, digest, fenced, lost, applied, map FROM homing._exchange($1::uuid, $2::int2, $3::bigint)",
+		"SELECT region_id, epoch, digest, fenced, lost, applied, map, current_setting('homing.fencing') "
+		"FROM homing._exchange($1::uuid, $2::int2, $3::bigint)",
 		{{cluster_}, {std::to_string(here_.value)}, {std::to_string(mine_.epoch.value)}});
 	peer.connection->TakeNotices();
-	if (PQntuples(result.get()) != 1 || PQnfields(result.get()) != 7)
+	if (PQntuples(result.get()) != 1 || PQnfields(result.get()) != 8)
 		return std::nullopt;
 
 	const auto text = [&](int column) { return std::string(PQgetvalue(result.get(), 0, column)); };
@@ -291,6 +299,7 @@ std::optional<Answer> Worker::Exchange(Peer &peer)
 	answer.summary.receiver_lost = text(4) == "t";
 	answer.applied = text(5);
 	answer.map = text(6);
+	answer.fencing = text(7);
 	return answer;
 }
 
@@ -350,6 +359,34 @@ void Worker::TellLost(core::RegionId id, Peer &peer, const Answer &answer)
 		[&] { ereport(LOG, (errmsg("told region \"%s\" that it is lost", peer.name.c_str()))); });
 }
 
+// One that serves by the operator's word can be outvoted by others that go by leases, and go on serving.
+void Worker::CompareFencing(Peer &peer, const Answer &answer)
+{
+	const std::string ours =
+		pg::PgCall([] { return GetConfigOption("homing.fencing", false, false); });
+	const std::string other = answer.fencing == ours ? "" : answer.fencing;
+	if (other == peer.other_fencing)
+		return;
+	peer.other_fencing = other;
+	if (other.empty())
+		return;
+	const std::string reason = "it has homing.fencing = " + other + ", this region " + ours +
+	                           ": both could serve the same homes after a loss";
+	MemoryContext context = CurrentMemoryContext;
+	InTransaction([&] {
+		pg::PgCall([&] {
+			Call("SELECT homing._record_event('fencing_differs', $1, session_user::pg_catalog.text, $2)",
+			     {peer.name.c_str(), reason.c_str()}, context);
+		});
+	});
+	pg::PgCall([&] {
+		ereport(WARNING, (errcode(ERRCODE_CONFIG_FILE_ERROR),
+		                  errmsg("region \"%s\" has another homing.fencing", peer.name.c_str()),
+		                  errdetail_internal("%s", reason.c_str()),
+		                  errhint("Set it to the same in all regions.")));
+	});
+}
+
 // One exchange with one peer. Takes no longer than homing.connect_timeout to connect, and as long again to
 // get the answer.
 void Worker::Ask(core::RegionId id, Peer &peer)
@@ -367,6 +404,8 @@ void Worker::Ask(core::RegionId id, Peer &peer)
 			throw Failure("server \"" + peer.name + "\" leads to another region of this cluster");
 		RecordPeer({id.value, answer->fenced, GetCurrentTimestamp(), answer->summary.epoch.value});
 		peer.applied = answer->applied;
+		if (!peer.lost)
+			CompareFencing(peer, *answer);
 		Decide(peer, *answer);
 		if (peer.lost)
 			TellLost(id, peer, *answer);
@@ -576,6 +615,10 @@ void Worker::RemoveLostStreams()
 // see each other's commits.
 void Worker::DeclareLosses()
 {
+	if (declaring_ != nullptr) {
+		HearOfDeclaration();
+		return;
+	}
 	if (!losses_ || fenced_) {
 		losses_due_.reset();
 		return;
@@ -604,19 +647,50 @@ void Worker::DeclareLosses()
 	try {
 		waiter_.AllowUntil(Clock::now() + milliseconds(pg::settings.connect_timeout_ms));
 		Connect(here);
-		waiter_.AllowUntil(Clock::now() + kDeclareTimeout);
-		const remote::Result result = here.connection->Execute(
+		here.connection->Send(
 			"SELECT homing._declare_by_itself($1::bigint)::text",
 			{{std::to_string(static_cast<std::int64_t>(pg::settings.auto_declare_lost_s) * 1000)}});
-		if (PQntuples(result.get()) == 1 && PQgetisnull(result.get(), 0, 0) == 0)
-			pg::PgCall([&] {
-				ereport(LOG, (errmsg("declared a loss"),
-				              errdetail_internal("%s", PQgetvalue(result.get(), 0, 0))));
-			});
+		here.connection->Sync();
 	} catch (const remote::Error &error) {
 		throw Failure(error.what());
 	}
+	declaring_ = std::move(here.connection);
+	declare_until_ = Clock::now() + kDeclareTimeout;
+	HearOfDeclaration();
+}
+
+// Whether what was asked for is done; it is not waited for: other duties go on, some of which may be what it waits for.
+void Worker::HearOfDeclaration()
+{
+	std::string outcome;
+	try {
+		waiter_.AllowUntil(Clock::time_point::max());
+		declaring_->SetPause(Clock::now() + kGlance);
+		while (declaring_->AwaitsSync()) {
+			const remote::Result result = declaring_->Receive();
+			if (!result)
+				continue;
+			if (PQresultStatus(result.get()) == PGRES_FATAL_ERROR)
+				throw remote::Error::FromResult(result.get());
+			if (PQresultStatus(result.get()) == PGRES_TUPLES_OK && PQntuples(result.get()) == 1 &&
+			    PQgetisnull(result.get(), 0, 0) == 0)
+				outcome = PQgetvalue(result.get(), 0, 0);
+		}
+	} catch (const remote::NotYet &) {
+		if (Clock::now() < declare_until_)
+			return;
+		declaring_.reset();
+		throw Failure("no answer in time");
+	} catch (const remote::Error &error) {
+		declaring_.reset();
+		throw Failure(error.what());
+	}
+	declaring_.reset();
 	losses_due_.reset();
+	if (!outcome.empty())
+		pg::PgCall([&] {
+			ereport(LOG, (errmsg("declared a loss"), errdetail_internal("%s", outcome.c_str())));
+		});
 }
 
 void Worker::Do(const char *duty, void (Worker::*body)())

@@ -5,6 +5,8 @@ use warnings;
 
 use HomingCluster;
 use IPC::Run;
+use PostgreSQL::Test::Utils;
+use PsqlSession;
 use Test::More;
 
 my $cluster = HomingCluster->new(regions => [qw(us eu ap)], rtt_ms => 2,
@@ -39,7 +41,24 @@ $cluster->sql('us', 'CREATE ROLE clerk LOGIN');
 $cluster->fails_with('us', "SET ROLE clerk; SELECT $_", '42501', "not everybody may call $_")
   for "homing._prepare('$id', 1, 1::int2)", "homing._accept('$id', 1, 1::int2, '{}')", "homing._renew_lease('$id', 1::int2, 1, 1000)",
 	"homing._on_prepare(1, 1::int2)", "homing._withhold(1::int2, 1000)", "homing.declare_lost('ap')", 'homing.confirm_serving()';
+$cluster->fails_with('us', "SELECT homing.$_", '22023', "not even the administrator may call $_")
+  for '_withhold(0::int2, 1000)', '_withhold(2::int2, -1)', '_withhold(2::int2, 2147483647)', '_silent_for(-1::int2)', '_promise(0::int2, 1000)',
+	'_promised_for(2::int2, -1)';
 is($cluster->sql('us', 'SELECT promised_round FROM homing.acceptor'), '0', 'nothing of this left a trace');
+
+# --- who goes by another rule ---------------------------------------------------------------------------------------
+sub set_fencing
+{
+	my ($region, $fencing) = @_;
+	$cluster->node($region)->safe_psql('postgres', "ALTER SYSTEM SET homing.fencing = $fencing");
+	$cluster->node($region)->reload;
+	return;
+}
+set_fencing('eu', 'operator');
+$cluster->poll($_->[0], qq{SELECT count(*) = 1 FROM homing.events WHERE kind = 'fencing_differs' AND region = '$_->[1]'
+	AND reason LIKE '%operator%'}) for [qw(us eu)], [qw(ap eu)], [qw(eu us)], [qw(eu ap)];
+pass('every region tells that eu has another homing.fencing');
+set_fencing('eu', 'auto');
 
 # --- row 36: a minority declares nothing --------------------------------------------------------------------------
 my $epoch = epoch('us');
@@ -85,6 +104,32 @@ is(epoch('eu'), $after, 'declaring it again changes nothing');
 $cluster->sql($loser, 'SELECT homing.rejoin()');
 delete $cluster->{dead}{$loser};
 is($cluster->sql('eu', 'SELECT count(*) FROM homing.orphaned_writes'), '0', 'nothing it had committed is orphaned');
+$cluster->same_everywhere('accounts');
+
+# --- while a loss is being decided, nothing is given to or taken from the region -------------------------------------
+$cluster->_use_links;
+$cluster->poll($_, $serves) for $cluster->names;
+my $declaring = PsqlSession->new($cluster->conninfo($winner));
+$declaring->run(q{SET homing.debug_point = 'stop:vote-after-accept'});
+my $log = -s $cluster->node($winner)->logfile;
+$declaring->send("SELECT homing.declare_lost('$loser')");
+sub stopped
+{
+	my $stopped = qr/process (\d+) stops at debug point vote-after-accept/;
+	$cluster->node($winner)->wait_for_log($stopped, $log);
+	my ($pid) = substr(slurp_file($cluster->node($winner)->logfile), $log) =~ $stopped;
+	$log = -s $cluster->node($winner)->logfile;
+	return $pid;
+}
+my $pid = stopped();
+$cluster->fails_with('eu', "SELECT homing.hand_over('accounts', 'eu', '$loser')", '55000', 'no home goes to a region that is being lost',
+	qr/region "$loser" is being declared lost/);
+kill 'CONT', $pid;
+kill 'CONT', stopped();
+is($declaring->receive->{sqlstate}, '', 'the call that was stopped goes on');
+$declaring->close;
+$cluster->{dead}{$loser} = 1;
+is($cluster->sql('eu', "SELECT status FROM homing.regions WHERE name = '$loser'"), 'lost', 'and it is lost');
 $cluster->same_everywhere('accounts');
 
 $cluster->stop;

@@ -187,6 +187,7 @@ AS $$
 	SELECT jsonb_build_object(
 		'major version of PostgreSQL', current_setting('server_version_num')::int / 10000,
 		'version of pg_homing', (SELECT extversion FROM pg_extension WHERE extname = 'pg_homing'),
+		'homing.fencing', current_setting('homing.fencing'),
 		'encoding', pg_encoding_to_char(d.encoding),
 		'collation provider', CASE d.datlocprovider WHEN 'i' THEN 'icu' WHEN 'c' THEN 'libc' ELSE d.datlocprovider::text END,
 		'lc_collate', d.datcollate, 'lc_ctype', d.datctype, 'ICU locale', coalesce(d.daticulocale, 'none'))

@@ -123,6 +123,7 @@ BEGIN
 
 	-- The locks may have been waited for.
 	PERFORM homing._require_serving();
+	PERFORM homing._check_no_loss();
 	map := homing._map();
 	FOREACH id IN ARRAY peers LOOP
 		SELECT q[1] INTO heard FROM homing._peer_query(homing._region_session(id),

@@ -184,6 +184,7 @@ BEGIN
 			PERFORM homing._compare_properties(region, properties);
 			PERFORM homing._peer_query('step ' || id, 'SELECT homing._check_settings($1, 1)', region);
 		END IF;
+		PERFORM homing._peer_query('step ' || id, 'SELECT homing._check_no_loss()');
 		PERFORM homing._peer_query('step ' || id, 'SELECT homing._check_server_name($1, $2)', region, name);
 		PERFORM homing._peer_query('step ' || id, 'SELECT homing._check_reaches($1, $2, $3)', region, plan->>'conninfo', nonce);
 	END LOOP;

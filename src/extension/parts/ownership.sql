@@ -390,6 +390,10 @@ DECLARE
 	version int8;
 	missing int;
 BEGIN
+	-- Who is about to be lost gives nothing away, and what it were given would pass to its heirs.
+	IF ARRAY[source, target] && homing._unfinished_losses() THEN
+		PERFORM homing._check_no_loss();
+	END IF;
 	PERFORM homing._open_mover('source', source, purpose);
 	PERFORM homing._open_mover('target', target, purpose);
 	PERFORM homing._peer_query('source', 'SELECT homing._await_follower($1, $2)', target_id::text, patience::text);

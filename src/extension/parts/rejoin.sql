@@ -163,7 +163,9 @@ BEGIN
 	PERFORM homing._peer_query('self', 'SELECT homing._let_writers_end(relid) FROM homing.homed_table');
 	PERFORM homing._peer_query('self', 'SELECT pg_logical_emit_message(true, ''pg_homing'', ''rejoin'')');
 
-	-- 2. and 3.
+	-- 2. and 3. Nobody reads our streams any more; a walsender that has not noticed holds its slot.
+	PERFORM pg_terminate_backend(s.active_pid, 10000) FROM homing.member m
+	JOIN pg_replication_slots s ON s.slot_name = homing._stream_name(here.region_id, m.region_id) WHERE s.active_pid IS NOT NULL;
 	slot := homing._slot_from(me.final_position);
 	IF slot IS NULL THEN
 		RAISE EXCEPTION 'cannot rejoin: the WAL with the writes that only this region has is gone' USING ERRCODE = 'object_not_in_prerequisite_state',
