@@ -140,8 +140,23 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	most CONSTANT bigint := pg_size_bytes(current_setting('homing.max_retained_wal'));
+	-- The server's own limit; past it, it gives a slot up without a word.
+	hard CONSTANT bigint := pg_size_bytes(current_setting('max_slot_wal_keep_size'));
 	absent record;
 BEGIN
+	FOR absent IN
+		SELECT m.name, pg_wal_lsn_diff(pg_current_wal_flush_lsn(), s.restart_lsn) AS kept
+		FROM homing.local_region l JOIN homing.member m ON m.status = 'active' AND m.region_id <> l.region_id
+		JOIN pg_replication_slots s ON s.slot_name = homing._stream_name(l.region_id, m.region_id)
+		WHERE hard >= 0 AND pg_wal_lsn_diff(pg_current_wal_flush_lsn(), s.restart_lsn) > hard / 2
+			AND NOT EXISTS (SELECT FROM homing.event e WHERE e.kind = 'retained_wal' AND e.region = m.name
+							AND e.at > clock_timestamp() - interval '1 hour')
+	LOOP
+		PERFORM homing._record_event('retained_wal', absent.name, session_user,
+			format('%s of WAL kept for it, more than half of max_slot_wal_keep_size', pg_size_pretty(absent.kept)));
+		RAISE WARNING 'region "%" does not receive the changes of this region: % of WAL is kept for it', absent.name, pg_size_pretty(absent.kept)
+			USING HINT = format('Its server log says why. Beyond %s (max_slot_wal_keep_size) it needs a new copy.', pg_size_pretty(hard));
+	END LOOP;
 	IF most = 0 THEN
 		RETURN;
 	END IF;
@@ -162,4 +177,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION homing._bound_slots() IS
-	'drops the streams to regions that are away for too long';
+	'drops the streams to regions that are away for too long, and tells of those that lag far';
