@@ -216,7 +216,7 @@ void TakeAnswer(const remote::Result &result, EState *estate, TupleDesc returnin
 		pg::PgCall([&] { AppendRows(result.get(), returning, rows); });
 }
 
-bool ForwardWhole(const RemoteText &text, core::RegionId region, EState *estate,
+bool ForwardWhole(const RemoteText &text, core::RegionId region, bool claimable, EState *estate,
                   TupleDesc returning, Tuplestorestate *rows)
 {
 	const Outgoing outgoing = Prepare(text, estate->es_param_list_info);
@@ -224,7 +224,18 @@ bool ForwardWhole(const RemoteText &text, core::RegionId region, EState *estate,
 	return pg::PgEntry([&] {
 		remote::Result result;
 		std::uint64_t lost_rows = 0;
-		if (!alone) {
+		if (!alone && claimable) {
+			PostAside(region, ToRemote(outgoing));
+			try {
+				result = Await(region);
+			} catch (const remote::Error &error) {
+				if (error.sqlstate != kNotHomeState)
+					throw;
+				EndAside(region, false);
+				return false;
+			}
+			EndAside(region, true);
+		} else if (!alone) {
 			Post(region, ToRemote(outgoing));
 			result = Answer(region);
 		} else {

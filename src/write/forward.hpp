@@ -42,7 +42,7 @@ void TakeAnswer(const remote::Result &result, EState *estate, TupleDesc returnin
 
 // Runs the whole statement at one region. Raises the remote error as it is. False: the home is not there
 // (any more), nothing was done, and it is safe to look again where it is.
-bool ForwardWhole(const RemoteText &text, core::RegionId region, EState *estate,
+bool ForwardWhole(const RemoteText &text, core::RegionId region, bool claimable, EState *estate,
                   TupleDesc returning, Tuplestorestate *rows);
 
 // The text that a home would be sent, for EXPLAIN. A plain server call.

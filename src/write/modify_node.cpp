@@ -217,7 +217,8 @@ void FollowHome(HomedModifyState *state, EState *estate, TupleDesc returning)
 	const int patience = pg::settings.handover_timeout_ms;
 	const TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), patience);
 	const RemoteText text = TextOf(state);
-	while (!ForwardWhole(text, state->decision.region, estate, returning, state->rows)) {
+	while (!ForwardWhole(text, state->decision.region, state->decision.claimable, estate, returning,
+	                     state->rows)) {
 		const long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), give_up);
 		if (left <= 0 || !pg::AwaitChange(state->decision.seen, left))
 			pg::PgEntry([] { throw HomeMoved(); });

@@ -322,6 +322,10 @@ private:
 			Refuse(*catalog_, target,
 			       {core::Route::Kind::kRefuse, {}, core::Refusal::kSeveralHomes});
 		region_ = route.region;
+		decision_.claimable = decision_.claimable ||
+		                      (keyspace->first_write &&
+		                       std::any_of(of_keys.begin(), of_keys.end(),
+		                                   [](const auto &key) { return key && !key->assigned; }));
 		return route.kind == core::Route::Kind::kForward || Hold(target, table, homes, of_keys);
 	}
 

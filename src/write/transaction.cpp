@@ -290,9 +290,9 @@ remote::Result ForwardAlone(core::RegionId region, const RemoteStatement &statem
 namespace {
 
 // Counts a write at the region before it is sent: whatever it does may have to be committed or undone.
-int BecomeWriter(RegionSession &session)
+int BecomeWriter(RegionSession &session, bool aside = false)
 {
-	const int level = pg::PgCall([] { return GetCurrentTransactionNestLevel(); });
+	const int level = pg::PgCall([] { return GetCurrentTransactionNestLevel(); }) + (aside ? 1 : 0);
 	session.MarkWritten(level);
 	CheckWriters();
 	return level;
@@ -304,6 +304,18 @@ void Post(core::RegionId region, const RemoteStatement &statement)
 {
 	RegionSession &session = SessionAt(region);
 	session.Post(statement, BecomeWriter(session));
+}
+
+void PostAside(core::RegionId region, const RemoteStatement &statement)
+{
+	RegionSession &session = SessionAt(region);
+	session.Post(statement, BecomeWriter(session, true));
+}
+
+void EndAside(core::RegionId region, bool keep)
+{
+	const int level = pg::PgCall([] { return GetCurrentTransactionNestLevel(); }) + 1;
+	sessions->at({region, GetUserId()})->EndSubtransaction(keep, level);
 }
 
 void PostRead(core::RegionId region, const RemoteStatement &statement)

@@ -24,7 +24,11 @@ remote::Result ForwardAlone(core::RegionId region, const RemoteStatement &statem
 // Sends a write into the remote transaction that follows ours, without waiting for its answer, so that
 // several regions work at the same time. Throws CannotConnect, ConnectionLost.
 void Post(core::RegionId region, const RemoteStatement &statement);
-// The same for a statement that only reads.
+// The same within a savepoint of its own over there, which ends with EndAside: kept, or undone as if nothing had
+// been sent. An error that ends our (sub)transaction ends it too.
+void PostAside(core::RegionId region, const RemoteStatement &statement);
+void EndAside(core::RegionId region, bool keep);
+// The same as Post for a statement that only reads.
 void PostRead(core::RegionId region, const RemoteStatement &statement);
 // The answer to the last Post or PostRead there. Throws the remote error, ConnectionLost.
 remote::Result Await(core::RegionId region);

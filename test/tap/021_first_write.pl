@@ -187,6 +187,29 @@ for my $region ($cluster->names)
 	known_everywhere($key, 'eu');
 }
 
+# --- a key that another session has claimed, and whose claim has not arrived here yet, in a transaction block
+{
+	my ($key, $other) = fresh_keys('eu', 2);
+	$cluster->sql('eu', "INSERT INTO profiles VALUES ($other, 1)");
+	known_everywhere($other, 'eu');
+	my ($in, $out, $err) = ("BEGIN; LOCK TABLE homing.assignment IN SHARE ROW EXCLUSIVE MODE; SELECT 'locked';\n", '', '');
+	my $holder = IPC::Run::start([ 'psql', '-X', '-q', '-A', '-t', '-d', $cluster->conninfo('us') ], '<', \$in, '>', \$out, '2>', \$err, IPC::Run::timeout(60));
+	$holder->pump until $out =~ /locked/;
+	$cluster->sql('us', "SET synchronous_commit = local; INSERT INTO profiles VALUES ($key, 1)");
+	my ($wrote, $failed) = ('', '');
+	my $writer = IPC::Run::start([ 'psql', '-X', '-q', '-A', '-t', '-d', $cluster->conninfo('us'), '-v', 'ON_ERROR_STOP=1', '-c', "BEGIN",
+			'-c', "UPDATE profiles SET hits = 10 WHERE id = $other", '-c', "INSERT INTO visits VALUES ($key, 1) RETURNING 'written'", '-c', 'COMMIT' ],
+		'>', \$wrote, '2>', \$failed, IPC::Run::timeout(60));
+	$cluster->poll('us', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query ~ '^INSERT INTO visits' AND wait_event_type = 'Extension'});
+	$in .= "COMMIT;\n\\q\n";
+	$holder->finish;
+	$writer->finish;
+	is("$wrote$failed", "written\n", 'a key that another session claimed a moment ago is written in a transaction block');
+	known_everywhere($key, 'us');
+	$cluster->same_everywhere('visits', '… everywhere');
+	is($cluster->sql('us', "SELECT hits FROM profiles WHERE id = $other"), '10', '… and what the block wrote before is kept');
+}
+
 # --- moves and losses
 my ($moving) = fresh_keys('us', 1);
 $cluster->sql('ap', "INSERT INTO profiles VALUES ($moving, 1)");
