@@ -187,6 +187,24 @@ END
 $$;
 \set VERBOSITY default
 
+-- Statements that are sent one after the other, and answered later.
+BEGIN;
+SELECT * FROM homing._peer_open_all(ARRAY['p', 'q', 'nobody'], ARRAY[:'peer', :'peer', :'server' || ' dbname=regress_nowhere']) \gset gone_
+SELECT :'gone_session', :'gone_failure' LIKE '%database "regress_nowhere" does not exist%' AS told;
+SELECT homing._peer_post('p', 'SELECT pg_advisory_lock($1::bigint)', '1'), homing._peer_post('p', 'SELECT 1 / 0'),
+	homing._peer_post('p', 'SELECT ''after'''), homing._peer_post('q', 'SELECT pg_try_advisory_lock(2)');
+SELECT homing._peer_take('q');
+SELECT homing._peer_take('p');
+SAVEPOINT before;
+SELECT homing._peer_take('p');
+ROLLBACK TO before;
+SELECT homing._peer_query('p', 'SELECT ''too early''');
+ROLLBACK TO before;
+SELECT homing._peer_take('p');
+SELECT homing._peer_query('p', 'SELECT ''as ever''');
+SELECT homing._peer_take('p');
+ROLLBACK;
+
 -- One change at a time.
 BEGIN;
 SELECT homing._lock_change();
@@ -194,12 +212,26 @@ SELECT homing._peer_open('p', :'server' || ' dbname=' || current_database());
 SELECT homing._peer_query('p', 'SET lock_timeout = ''100ms''');
 SELECT homing._peer_query('p', 'SELECT homing._lock_change()');
 ROLLBACK;
+BEGIN;
+SELECT homing._peer_open_all(ARRAY['p', 'q'], array_fill(:'server' || ' dbname=' || current_database(), ARRAY[2]));
+SELECT homing._peer_post('p', 'SELECT homing._hold_change()');
+SELECT homing._peer_take('p');
+SELECT homing._peer_query('q', 'SET lock_timeout = ''100ms''');
+SAVEPOINT held;
+SELECT homing._peer_query('q', 'SELECT homing._lock_change()');
+ROLLBACK TO held;
+SELECT homing._peer_query('q', 'SET lock_timeout = ''60s''');
+SELECT homing._peer_close('p'), homing._peer_query('q', 'SELECT homing._lock_change()');
+ROLLBACK;
 
 -- For superusers only.
 CREATE ROLE regress_peer_user;
 SET ROLE regress_peer_user;
 SELECT homing._peer_open('p', 'x');
+SELECT homing._peer_open_all(ARRAY['p'], ARRAY['x']);
 SELECT homing._peer_query('p', 'x');
+SELECT homing._peer_post('p', 'x');
+SELECT homing._peer_take('p');
 SELECT homing._peer_follow('p');
 SELECT homing._peer_close('p');
 SELECT homing._lock_change();

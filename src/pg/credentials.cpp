@@ -1,6 +1,7 @@
 #include "core/home_map.hpp"
 #include "pg/credentials.hpp"
 
+#include <chrono>
 #include <string>
 
 #include "pg/boundary.hpp"
@@ -149,7 +150,9 @@ void CloseRegionConnection::operator()(remote::Connection *connection) const noe
 	ReleaseExternalFD();
 }
 
-RegionConnection Connect(const remote::ConnectionOptions &options, remote::Waiter &waiter)
+namespace {
+
+void TakeFileDescriptor()
 {
 	PgCall([&] {
 		if (!AcquireExternalFD())
@@ -160,12 +163,89 @@ RegionConnection Connect(const remote::ConnectionOptions &options, remote::Waite
 			         errhint(
 						 "Raise the server's max_files_per_process and/or \"ulimit -n\" limits.")));
 	});
+}
+
+// Makes a connection with a file descriptor that the server knows of.
+template <typename Body>
+auto WithFileDescriptor(const Body &body) -> decltype(body())
+{
+	TakeFileDescriptor();
 	try {
-		const std::chrono::milliseconds timeout(settings.connect_timeout_ms);
-		return RegionConnection(new remote::Connection(options, waiter, timeout));
+		return body();
 	} catch (...) {
 		ReleaseExternalFD();
 		throw;
+	}
+}
+
+// One of several that are made at once. While it is on its way its file descriptor is counted by nobody.
+struct OnItsWay {
+	std::optional<remote::Connecting> connecting;
+	Attempt *attempt;
+};
+
+void Advance(OnItsWay *one, LatchWaiter &waiter)
+{
+	try {
+		one->connecting->Step();
+		if (one->connecting->Done())
+			one->attempt->connection = WithFileDescriptor([&] {
+				return RegionConnection(new remote::Connection(std::move(*one->connecting), waiter));
+			});
+	} catch (const remote::CannotConnect &failure) {
+		one->attempt->failure = failure;
+	}
+}
+
+}  // namespace
+
+RegionConnection Connect(const remote::ConnectionOptions &options, remote::Waiter &waiter)
+{
+	return WithFileDescriptor([&] {
+		const std::chrono::milliseconds timeout(settings.connect_timeout_ms);
+		return RegionConnection(new remote::Connection(options, waiter, timeout));
+	});
+}
+
+std::vector<Attempt> ConnectAll(const std::vector<remote::ConnectionOptions> &options,
+                                LatchWaiter &waiter)
+{
+	using Clock = std::chrono::steady_clock;
+	const std::chrono::milliseconds timeout(settings.connect_timeout_ms);
+	const auto deadline = Clock::now() + timeout;
+	std::vector<Attempt> attempts(options.size());
+	std::vector<OnItsWay> started(options.size());
+	for (std::size_t i = 0; i < options.size(); ++i) {
+		started[i].attempt = &attempts[i];
+		try {
+			started[i].connecting.emplace(options[i]);
+		} catch (const remote::CannotConnect &failure) {
+			attempts[i].failure = failure;
+		}
+	}
+	for (;;) {
+		std::vector<OnItsWay *> waiting;
+		std::vector<LatchWaiter::Awaited> awaited;
+		for (OnItsWay &one : started) {
+			if (one.attempt->connection != nullptr || one.attempt->failure)
+				continue;
+			waiting.push_back(&one);
+			awaited.push_back({one.connecting->Socket(), one.connecting->ForRead(), false});
+		}
+		if (waiting.empty())
+			return attempts;
+		const auto left =
+			std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
+		if (!waiter.WaitAny(awaited.data(), static_cast<int>(awaited.size()), left)) {
+			for (OnItsWay *one : waiting)
+				one->attempt->failure = remote::CannotConnect(
+					"connection timed out after " + std::to_string(timeout.count()) + " ms");
+			return attempts;
+		}
+		for (std::size_t i = 0; i < waiting.size(); ++i) {
+			if (awaited[i].ready)
+				Advance(waiting[i], waiter);
+		}
 	}
 }
 

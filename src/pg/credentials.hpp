@@ -3,7 +3,11 @@
 
 #include "remote/connection.hpp"
 
+#include <optional>
+#include <vector>
+
 #include "pg/boundary.hpp"
+#include "pg/waiter.hpp"
 
 namespace homing::pg {
 
@@ -21,6 +25,14 @@ using RegionConnection = std::unique_ptr<remote::Connection, CloseRegionConnecti
 
 // Opens a connection within homing.connect_timeout. Throws remote::CannotConnect.
 RegionConnection Connect(const remote::ConnectionOptions &options, remote::Waiter &waiter);
+
+// Opens several at once; all within homing.connect_timeout. In their order; without a connection, why not.
+struct Attempt {
+	RegionConnection connection;
+	std::optional<remote::CannotConnect> failure;
+};
+std::vector<Attempt> ConnectAll(const std::vector<remote::ConnectionOptions> &options,
+                                LatchWaiter &waiter);
 
 // Connects to a region as `userid`; enforces that a required password was really used.
 RegionConnection ConnectTo(Oid serverid, Oid userid, remote::Waiter &waiter);

@@ -165,6 +165,13 @@ void LockChange()
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
+void HoldChange()
+{
+	LOCKTAG tag;
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, kChangeClass);
+	(void) LockAcquire(&tag, ExclusiveLock, true, false);
+}
+
 void CheckHoldsUpNoChange()
 {
 	LOCKTAG change;

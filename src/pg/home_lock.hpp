@@ -42,6 +42,8 @@ bool HoldsLockForWrite(core::KeyspaceId keyspace, int homes);
 
 // The lock that lets one change of members or homed tables at a time happen at this region.
 void LockChange();
+// The same until the end of the session.
+void HoldChange();
 
 // Raises 40P01 when a change of homed tables waits here for a table that this transaction uses. For a writer that
 // waits for another region: the change may be what holds it up there.

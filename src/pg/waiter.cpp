@@ -68,7 +68,48 @@ int WaitOnce(WaitEventSet *set, int events, int socket, long milliseconds, bool 
 	return happened;
 }
 
+// Waits once. False: nothing but time has passed.
+bool WaitOnceForAny(LatchWaiter::Awaited *awaited, int count, long milliseconds)
+{
+	WaitEventSet *set = CreateLastingWaitEventSet(count + 2);
+	for (int i = 0; i < count; ++i)
+		AddWaitEventToSet(set, awaited[i].for_read ? WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE,
+		                  awaited[i].socket, nullptr, &awaited[i]);
+	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, nullptr);
+	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, nullptr, nullptr);
+	auto *events = static_cast<WaitEvent *>(palloc(sizeof(WaitEvent) * (count + 2)));
+	const int happened = WaitEventSetWait(set, milliseconds, events, count + 2, PG_WAIT_EXTENSION);
+	FreeWaitEventSet(set);
+	bool interrupted = false;
+	for (int i = 0; i < happened; ++i) {
+		if (events[i].user_data != nullptr)
+			static_cast<LatchWaiter::Awaited *>(events[i].user_data)->ready = true;
+		else
+			interrupted = true;
+	}
+	pfree(events);
+	if (interrupted) {
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return happened > 0;
+}
+
 }  // namespace
+
+bool LatchWaiter::WaitAny(Awaited *awaited, int count, std::chrono::milliseconds timeout)
+{
+	const auto deadline = Clock::now() + timeout;
+	for (;;) {
+		const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
+		if (left.count() <= 0)
+			return false;
+		(void) PgCall(
+			[&] { return WaitOnceForAny(awaited, count, static_cast<long>(left.count())); });
+		if (std::any_of(awaited, awaited + count, [](const Awaited &one) { return one.ready; }))
+			return true;
+	}
+}
 
 void LatchWaiter::Opened(int socket)
 {

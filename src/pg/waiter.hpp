@@ -29,6 +29,15 @@ public:
 	void Opened(int socket) override;
 	void Closed(int socket) noexcept override;
 
+	// Waits for any of several sockets, each ready for reading or else for writing, and marks those that are.
+	// False: the timeout passed.
+	struct Awaited {
+		int socket;
+		bool for_read;
+		bool ready;
+	};
+	bool WaitAny(Awaited *awaited, int count, std::chrono::milliseconds timeout);
+
 	// As Wait, for no socket.
 	void Pause(std::chrono::milliseconds timeout);
 

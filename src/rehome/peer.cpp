@@ -1,6 +1,7 @@
 #include "core/ids.hpp"
 #include "rehome/peer.hpp"
 
+#include <deque>
 #include <map>
 #include <optional>
 #include <utility>
@@ -29,6 +30,9 @@ struct Session {
 	std::string place;  // for error contexts; holds no password
 	bool replication = false;
 	pg::RegionConnection connection;
+	// Statements that were sent and whose answers are still to be taken; false: nobody wants that answer.
+	std::deque<bool> posted;
+	bool interrupted = false;  // while an answer was taken
 	bool follows = false;
 	// In a following session: the innermost subtransaction that used it since the last one that ended well.
 	SubTransactionId used_in = InvalidSubTransactionId;
@@ -108,60 +112,174 @@ remote::Error WithContext(remote::Error error, const std::string &place)
 	return error;
 }
 
+bool IsBroken(const Session &session)
+{
+	return session.interrupted || session.connection->Lost() ||
+	       (session.posted.empty() && session.connection->Broken());
+}
+
 Session &FindSession(const std::string &name)
 {
 	auto found = sessions->find(name);
 	if (found == sessions->end())
 		throw remote::Error("08003", "session \"" + name + "\" is not open");
-	if (found->second.connection->Broken())
+	if (IsBroken(found->second))
 		throw WithContext(remote::ConnectionLost("session \"" + name + "\" was interrupted"),
 		                  found->second.place);
 	return found->second;
 }
 
-void Open(const std::string &name, const std::string &conninfo)
+// Sends a statement, to be run as a transaction of its own, and does not wait.
+void Post(Session &session, const std::string &sql, const std::vector<remote::Argument> &arguments,
+          bool wanted = true)
 {
-	auto found = sessions->find(name);
-	if (found != sessions->end()) {
-		const Session &known = found->second;
-		if (known.conninfo == conninfo && !known.connection->Broken())
-			return;
-		if (known.follows)
-			throw remote::Error("55000",
-			                    "session \"" + name +
-			                        "\" takes part in this transaction and cannot be replaced");
-		sessions->erase(found);
-	}
-
-	Session session;
-	session.conninfo = conninfo;
-	const remote::ConnectionOptions options = Parse(conninfo);
-	session.place = Place(options);
-	const std::string *replication = Find(options, "replication");
-	session.replication = replication != nullptr && !replication->empty() && *replication != "false";
+	if (session.follows)
+		session.used_in = GetCurrentSubTransactionId();
 	try {
-		session.connection = pg::Connect(options, Waiter());
-		if (!session.replication) {
-			// Not every platform can notice a client that went away; the others say so with an error.
-			session.connection->Send("SET client_connection_check_interval = '2s'");
-			session.connection->Sync();
-			session.connection->Drain();
-			session.connection->Execute("SET search_path = pg_catalog, pg_temp");
-		}
+		session.connection->Send(sql, arguments);
+		session.connection->SyncLater();
 	} catch (const remote::Error &error) {
 		throw WithContext(error, session.place);
 	}
-	sessions->emplace(name, std::move(session));
+	session.posted.push_back(wanted);
+}
+
+// The answer to the oldest statement that was posted; throws the error that it ended with.
+remote::Result TakeOne(Session &session)
+{
+	session.interrupted = true;
+	remote::Result answer;
+	std::optional<remote::Error> error;
+	for (bool more = true; more;) {
+		remote::Result result = session.connection->Receive();
+		const ExecStatusType status = result ? PQresultStatus(result.get()) : PGRES_EMPTY_QUERY;
+		more = status != PGRES_PIPELINE_SYNC;
+		if (status == PGRES_FATAL_ERROR && !error)
+			error = remote::Error::FromResult(result.get());
+		else if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK)
+			answer = std::move(result);
+	}
+	session.interrupted = false;
+	const bool wanted = session.posted.front();
+	session.posted.pop_front();
+	if (error && wanted)
+		throw *error;
+	return answer;
+}
+
+void DropUnwanted(Session &session)
+{
+	while (!session.posted.empty() && !session.posted.front())
+		(void) TakeOne(session);
+}
+
+remote::Result Take(Session &session)
+{
+	try {
+		DropUnwanted(session);
+		if (session.posted.empty())
+			throw remote::Error("55000", "nothing was sent in the session");
+		return TakeOne(session);
+	} catch (const remote::Error &error) {
+		throw WithContext(error, session.place);
+	}
+}
+
+// Nothing that was sent may be left to take, as the next answer will not be that of the next statement.
+void RequireAllTaken(Session &session)
+{
+	try {
+		DropUnwanted(session);
+	} catch (const remote::Error &error) {
+		throw WithContext(error, session.place);
+	}
+	if (!session.posted.empty())
+		throw remote::Error("55000", "answers in the session have not been taken");
+}
+
+// False: it is open already.
+bool NeedsOpening(const std::string &name, const std::string &conninfo)
+{
+	auto found = sessions->find(name);
+	if (found == sessions->end())
+		return true;
+	const Session &known = found->second;
+	if (known.conninfo == conninfo && !IsBroken(known))
+		return false;
+	if (known.follows)
+		throw remote::Error("55000", "session \"" + name +
+		                                 "\" takes part in this transaction and cannot be replaced");
+	sessions->erase(found);
+	return true;
+}
+
+bool IsReplication(const remote::ConnectionOptions &options)
+{
+	const std::string *replication = Find(options, "replication");
+	return replication != nullptr && !replication->empty() && *replication != "false";
+}
+
+void Keep(const std::string &name, const std::string &conninfo,
+          const remote::ConnectionOptions &options, pg::RegionConnection connection)
+{
+	Session &session = sessions->emplace(name, Session()).first->second;
+	session.conninfo = conninfo;
+	session.place = Place(options);
+	session.replication = IsReplication(options);
+	session.connection = std::move(connection);
+	if (session.replication)
+		return;
+	// They travel with the first statement. Not every platform can notice a client that went away; the others
+	// say so with an error.
+	Post(session, "SET client_connection_check_interval = '2s'", {}, false);
+	Post(session, "SET search_path = pg_catalog, pg_temp", {}, false);
+}
+
+void Open(const std::string &name, const std::string &conninfo)
+{
+	if (!NeedsOpening(name, conninfo))
+		return;
+	const remote::ConnectionOptions options = Parse(conninfo);
+	pg::RegionConnection connection;
+	try {
+		connection = pg::Connect(options, Waiter());
+	} catch (const remote::Error &error) {
+		throw WithContext(error, Place(options));
+	}
+	Keep(name, conninfo, options, std::move(connection));
+}
+
+// The same for several at once. Returns those that could not be opened, and why.
+std::map<std::string, std::string> OpenAll(const std::map<std::string, std::string> &conninfos)
+{
+	std::vector<std::string> names;
+	std::vector<remote::ConnectionOptions> options;
+	for (const auto &[name, conninfo] : conninfos) {
+		if (!NeedsOpening(name, conninfo))
+			continue;
+		names.push_back(name);
+		options.push_back(Parse(conninfo));
+	}
+	std::vector<pg::Attempt> attempts = pg::ConnectAll(options, Waiter());
+	std::map<std::string, std::string> failures;
+	for (std::size_t i = 0; i < names.size(); ++i) {
+		if (attempts[i].connection == nullptr)
+			failures[names[i]] = attempts[i].failure->what();
+		else
+			Keep(names[i], conninfos.at(names[i]), options[i], std::move(attempts[i].connection));
+	}
+	return failures;
 }
 
 remote::Result Run(Session &session, const std::string &sql,
                    const std::vector<remote::Argument> &arguments)
 {
-	if (session.follows)
-		session.used_in = GetCurrentSubTransactionId();
+	if (!session.replication) {
+		RequireAllTaken(session);
+		Post(session, sql, arguments);
+		return Take(session);
+	}
 	try {
-		if (!session.replication)
-			return session.connection->Execute(sql, arguments);
 		if (!arguments.empty())
 			throw remote::Error("22023", "a replication session takes no arguments");
 		return session.connection->ExecuteSimple(sql);
@@ -177,6 +295,7 @@ void Follow(const std::string &name)
 		return;
 	if (session.replication)
 		throw remote::Error("22023", "a replication session has no transactions");
+	RequireAllTaken(session);
 	if (session.connection->TransactionStatus() != PQTRANS_IDLE)
 		throw remote::Error("25001", "session \"" + name + "\" is in a transaction already");
 	Run(session, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", {});
@@ -201,7 +320,7 @@ void CommitFollowers()
 	for (auto &[name, session] : *sessions) {
 		if (!session.follows)
 			continue;
-		if (session.connection->Broken())
+		if (IsBroken(session))
 			throw WithContext(remote::ConnectionLost("session \"" + name + "\" was interrupted"),
 			                  session.place);
 		// A COMMIT of a failed transaction would be answered with a quiet ROLLBACK.
@@ -217,7 +336,7 @@ void CommitFollowers()
 		try {
 			Run(session, "COMMIT", {});
 		} catch (const remote::Error &error) {
-			if (!session.connection->Broken())
+			if (!IsBroken(session))
 				throw;
 			remote::Error unknown(
 				"08007", "it is not known whether a region has committed its part of the change");
@@ -343,9 +462,8 @@ void PassOnWarnings(remote::Connection &connection, const std::string &place)
 	}
 }
 
-void Query(const RawStatement &raw, ReturnSetInfo *out)
+std::vector<remote::Argument> Arguments(const RawStatement &raw)
 {
-	Session &session = FindSession(raw.session);
 	std::vector<remote::Argument> arguments;
 	for (int i = 0; i < raw.count; ++i) {
 		remote::Argument argument;
@@ -353,11 +471,13 @@ void Query(const RawStatement &raw, ReturnSetInfo *out)
 			argument.text = DatumGetCString(raw.arguments[i]);
 		arguments.push_back(std::move(argument));
 	}
-	const remote::Result result = Run(session, raw.sql, arguments);
+	return arguments;
+}
+
+void PutRows(Session &session, const remote::Result &result, ReturnSetInfo *out)
+{
 	PassOnWarnings(*session.connection, session.place);
-	if (!result)
-		return;
-	if (PQresultStatus(result.get()) != PGRES_TUPLES_OK)
+	if (!result || PQresultStatus(result.get()) != PGRES_TUPLES_OK)
 		return;
 	pg::PgCall([&] {
 		for (int row = 0; row < PQntuples(result.get()); ++row) {
@@ -365,6 +485,13 @@ void Query(const RawStatement &raw, ReturnSetInfo *out)
 			PutRow(result.get(), row, out);
 		}
 	});
+}
+
+void Query(const RawStatement &raw, ReturnSetInfo *out)
+{
+	Session &session = FindSession(raw.session);
+	const remote::Result result = Run(session, raw.sql, Arguments(raw));
+	PutRows(session, result, out);
 }
 
 }  // namespace
@@ -376,9 +503,11 @@ void RegisterPeers()
 	RegisterSubXactCallback(OnSubTransactionEnd, nullptr);
 }
 
-remote::Connection &PeerConnection(const std::string &session)
+remote::Connection &PeerConnection(const std::string &name)
 {
-	return *FindSession(session).connection;
+	Session &session = FindSession(name);
+	RequireAllTaken(session);
+	return *session.connection;
 }
 
 remote::Error AtPeer(remote::Error error, const std::string &session)
@@ -390,10 +519,14 @@ remote::Error AtPeer(remote::Error error, const std::string &session)
 extern "C" {
 
 PG_FUNCTION_INFO_V1(homing_peer_open);
+PG_FUNCTION_INFO_V1(homing_peer_open_all);
 PG_FUNCTION_INFO_V1(homing_peer_query);
+PG_FUNCTION_INFO_V1(homing_peer_post);
+PG_FUNCTION_INFO_V1(homing_peer_take);
 PG_FUNCTION_INFO_V1(homing_peer_follow);
 PG_FUNCTION_INFO_V1(homing_peer_close);
 PG_FUNCTION_INFO_V1(homing_lock_change);
+PG_FUNCTION_INFO_V1(homing_hold_change);
 
 static void RequireSessions()
 {
@@ -410,6 +543,67 @@ PGDLLEXPORT Datum homing_peer_open(PG_FUNCTION_ARGS)
 	const char *conninfo = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	pg::PgEntry([&] { Open(session, conninfo); });
 	PG_RETURN_VOID();
+}
+
+// Sessions and their connection strings; returns the sessions that could not be opened, and why.
+PGDLLEXPORT Datum homing_peer_open_all(PG_FUNCTION_ARGS)
+{
+	RequireSessions();
+	InitMaterializedSRF(fcinfo, 0);
+	auto *out = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
+	Datum *names, *conninfos;
+	int count, conninfo_count;
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false, TYPALIGN_INT, &names, nullptr,
+	                  &count);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), TEXTOID, -1, false, TYPALIGN_INT, &conninfos,
+	                  nullptr, &conninfo_count);
+	if (count != conninfo_count)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("there must be a connection string for each session")));
+	for (int i = 0; i < count; ++i) {
+		names[i] = PointerGetDatum(TextDatumGetCString(names[i]));
+		conninfos[i] = PointerGetDatum(TextDatumGetCString(conninfos[i]));
+	}
+	pg::PgEntry([&] {
+		std::map<std::string, std::string> wanted;
+		for (int i = 0; i < count; ++i)
+			wanted[DatumGetCString(names[i])] = DatumGetCString(conninfos[i]);
+		for (const auto &[name, failure] : OpenAll(wanted)) {
+			pg::PgCall([&] {
+				Datum values[] = {CStringGetTextDatum(name.c_str()),
+				                  CStringGetTextDatum(failure.c_str())};
+				bool nulls[] = {false, false};
+				tuplestore_putvalues(out->setResult, out->setDesc, values, nulls);
+			});
+		}
+	});
+	return (Datum) 0;
+}
+
+PGDLLEXPORT Datum homing_peer_post(PG_FUNCTION_ARGS)
+{
+	RequireSessions();
+	const RawStatement raw = ReadStatement(fcinfo);
+	pg::PgEntry([&] {
+		Session &session = FindSession(raw.session);
+		if (session.replication)
+			throw remote::Error("22023", "a replication session answers at once");
+		Post(session, raw.sql, Arguments(raw));
+	});
+	PG_RETURN_VOID();
+}
+
+PGDLLEXPORT Datum homing_peer_take(PG_FUNCTION_ARGS)
+{
+	RequireSessions();
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	auto *out = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
+	const char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	pg::PgEntry([&] {
+		Session &session = FindSession(name);
+		PutRows(session, Take(session), out);
+	});
+	return (Datum) 0;
 }
 
 PGDLLEXPORT Datum homing_peer_query(PG_FUNCTION_ARGS)
@@ -441,6 +635,12 @@ PGDLLEXPORT Datum homing_peer_close(PG_FUNCTION_ARGS)
 PGDLLEXPORT Datum homing_lock_change(PG_FUNCTION_ARGS)
 {
 	pg::LockChange();
+	PG_RETURN_VOID();
+}
+
+PGDLLEXPORT Datum homing_hold_change(PG_FUNCTION_ARGS)
+{
+	pg::HoldChange();
 	PG_RETURN_VOID();
 }
 

@@ -58,37 +58,30 @@ private:
 	bool &busy_;
 };
 
+// Waits until it is done.
+Connecting Complete(Connecting connecting, Waiter &waiter, milliseconds timeout)
+{
+	const auto deadline = Clock::now() + timeout;
+	while (!connecting.Done()) {
+		const bool reading = connecting.ForRead();
+		if (!waiter.Wait(connecting.Socket(), reading, !reading, Left(deadline)))
+			throw CannotConnect("connection timed out after " + std::to_string(timeout.count()) +
+			                    " ms");
+		connecting.Step();
+	}
+	return connecting;
+}
+
 }  // namespace
 
 Connection::Connection(const ConnectionOptions &options, Waiter &waiter, milliseconds timeout)
-	: waiter_(waiter)
+	: Connection(Complete(Connecting(options), waiter, timeout), waiter)
 {
-	std::vector<const char *> keywords, values;
-	for (const auto &[keyword, value] : options) {
-		keywords.push_back(keyword.c_str());
-		values.push_back(value.c_str());
-	}
-	keywords.push_back(nullptr);
-	values.push_back(nullptr);
+}
 
-	conn_ = PQconnectStartParams(keywords.data(), values.data(), 0);
-	if (conn_ == nullptr)
-		throw std::bad_alloc();
-
+Connection::Connection(Connecting made, Waiter &waiter) : conn_(made.Release()), waiter_(waiter)
+{
 	try {
-		const auto deadline = Clock::now() + timeout;
-		PostgresPollingStatusType status = PGRES_POLLING_WRITING;
-		if (PQstatus(conn_) == CONNECTION_BAD)
-			status = PGRES_POLLING_FAILED;
-		while (status == PGRES_POLLING_READING || status == PGRES_POLLING_WRITING) {
-			const bool reading = status == PGRES_POLLING_READING;
-			if (!waiter_.Wait(PQsocket(conn_), reading, !reading, Left(deadline)))
-				throw CannotConnect("connection timed out after " +
-				                    std::to_string(timeout.count()) + " ms");
-			status = PQconnectPoll(conn_);
-		}
-		if (status == PGRES_POLLING_FAILED)
-			throw CannotConnect(Trimmed(PQerrorMessage(conn_)));
 		if (PQsetnonblocking(conn_, 1) != 0)
 			throw CannotConnect(Trimmed(PQerrorMessage(conn_)));
 		PQsetNoticeReceiver(conn_, &Connection::OnNotice, this);

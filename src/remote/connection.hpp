@@ -6,6 +6,7 @@
 // PQcancel is never used, because it can hang on a link that went silent.
 #pragma once
 
+#include "remote/connecting.hpp"
 #include "remote/error.hpp"
 
 #include <chrono>
@@ -45,9 +46,6 @@ struct Argument {
 	unsigned int type = 0;
 };
 
-// libpq keywords and values, in the order given to PQconnectStartParams.
-using ConnectionOptions = std::vector<std::pair<std::string, std::string>>;
-
 // Thrown when a pause has come, see SetPause.
 struct NotYet {};
 
@@ -55,6 +53,8 @@ class Connection {
 public:
 	// Throws CannotConnect when the server cannot be reached or refuses within `timeout`.
 	Connection(const ConnectionOptions &options, Waiter &waiter, std::chrono::milliseconds timeout);
+	// Requires: it is done.
+	Connection(Connecting made, Waiter &waiter);
 	~Connection();
 	Connection(const Connection &) = delete;
 	Connection &operator=(const Connection &) = delete;

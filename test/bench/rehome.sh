@@ -21,17 +21,37 @@ hand_over_pause()
 	cat "$WORK_DIR"/pause.[0-9]* | awk '$3 > most { most = $3 } END { print most / 1000 }'
 }
 
-# ap is killed. declare_lost, then one write of a key that was there, in one session: the time of both and of the first, in ms.
+# heir_writes REGION: waits there until an heir is known for a key of ap that this region inherits, writes the key, and
+# tells when that was accepted.
+heir_writes()
+{
+	local region=$1 key=$2
+	at "$region" -A -t -c "DO \$\$ BEGIN WHILE homing.home_of('moved', $key) = 'ap' LOOP PERFORM pg_sleep(0.001); END LOOP; END \$\$" \
+		-c "UPDATE moved SET n = n + 1 WHERE id = $key" -c "SELECT extract(epoch FROM clock_timestamp())"
+}
+
+# ap is killed and declared lost. From the call of declare_lost, in ms: until the first accepted write at each heir, the
+# slower one counts; and until it returns. Then the bytes of WAL that us wrote meanwhile.
 lose_ap()
 {
-	local key times
-	key=$(ask us "SELECT min(id) FROM moved WHERE homing.home_of('moved', id) = 'ap'")
-	[ -n "$key" ] || die "ap has no key"
+	local times region key written writers=()
 	kill_server ap
-	times=$(at us -A -t -c "SELECT 'began ' || extract(epoch FROM clock_timestamp())" -c "SELECT homing.declare_lost('ap', force => true)" \
-		-c "SELECT 'lost ' || extract(epoch FROM clock_timestamp())" -c "UPDATE moved SET n = n + 1 WHERE id = $key" \
-		-c "SELECT 'wrote ' || extract(epoch FROM clock_timestamp())") || exit
-	awk '{ at[$1] = $2 } END { printf "%.1f %.1f\n", (at["wrote"] - at["began"]) * 1000, (at["lost"] - at["began"]) * 1000 }' <<<"$times"
+	for region in us eu; do
+		key=$(ask "$region" "SELECT min(id) FROM moved JOIN homing.homes h ON h.home = homing._key_home(
+			(SELECT keyspace_id FROM homing.homed_table WHERE relid = 'moved'::regclass), homing._key_bytes('moved', id))
+			WHERE h.keyspace = (SELECT keyspace FROM homing.tables WHERE table_name = 'moved'::regclass) AND h.owner = 'ap' AND h.heirs[1] = '$region'")
+		[ -n "$key" ] || die "ap has no key that $region inherits"
+		heir_writes "$region" "$key" >"$WORK_DIR/wrote.$region" &
+		writers+=($!)
+		await "$region" "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+	done
+	times=$(at us -A -t -c "SELECT 'wal ' || pg_current_wal_insert_lsn() - '0/0'" -c "SELECT 'began ' || extract(epoch FROM clock_timestamp())" \
+		-c "SELECT homing.declare_lost('ap', force => true)" -c "SELECT 'lost ' || extract(epoch FROM clock_timestamp())" \
+		-c "SELECT 'end ' || pg_current_wal_insert_lsn() - '0/0'") || exit
+	wait "${writers[@]}" || die "a write at an heir failed"
+	awk '$1 ~ /^[0-9.]+$/ { if ($1 > wrote) wrote = $1; next } { at[$1] = $2 }
+		END { printf "%.1f %.1f %d\n", (wrote - at["began"]) * 1000, (at["lost"] - at["began"]) * 1000, at["end"] - at["wal"] }' \
+		<(echo "$times") "$WORK_DIR"/wrote.us "$WORK_DIR"/wrote.eu
 }
 
 ap_returns()
@@ -75,6 +95,10 @@ if [[ "hand-over pause, takeover" =~ $only ]]; then
 	at us -o /dev/null -c 'CREATE TABLE moved (id bigint PRIMARY KEY, n bigint NOT NULL DEFAULT 0)' \
 		-c 'INSERT INTO moved SELECT generate_series(1, 1000)' -c "SELECT homing.home_table('moved', 'id', homes => 12)" || exit
 	converge us eu ap
+	# A region reaches itself without the WAN.
+	for region in us eu; do
+		at "$region" -c "ALTER SERVER $region OPTIONS (SET port '${server_port[$region]}')" || exit
+	done
 	pauses='' allowed=''
 	ask us "SELECT homing.repartition('moved', '{\"us\": 1}')" >/dev/null || exit
 	for ((round = 0; round < rounds; round++)); do
@@ -88,15 +112,16 @@ if [[ "hand-over pause, takeover" =~ $only ]]; then
 	ask us "SELECT homing.repartition('moved', '{\"us\": 1, \"eu\": 1, \"ap\": 1}')" >/dev/null || exit
 	converge us eu ap
 	assign_keys 10000
-	to_write='' few='' many=''
+	to_write='' few='' many='' few_wal='' many_wal=''
 	for round in 1 2 3; do
-		read -r wrote lost < <(lose_ap) || exit
-		to_write+="$wrote " few+="$lost "
+		read -r wrote lost wal < <(lose_ap) || exit
+		to_write+="$wrote " few+="$lost " few_wal+="$wal "
 		ap_returns
 	done
 	report "declare_lost to the first write" ms "<= 1" "$to_write" "$((5 * rtt))"
 	assign_keys "$many_keys"
-	read -r wrote lost < <(lose_ap) || exit
-	many+="$lost "
+	read -r wrote lost wal < <(lose_ap) || exit
+	many+="$lost " many_wal+="$wal "
 	report "takeover of $many_keys keys, not 10000" ms "<= 1.2" "$many" "$few"
+	report "its WAL at one survivor" B "<= 1.2" "$many_wal" "$few_wal"
 fi

@@ -426,7 +426,7 @@ BEGIN
 	END LOOP;
 	PERFORM homing._fill_pending_keys();
 	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'streaming')) LOOP
-		PERFORM homing._subscribe(id, plan->'conninfos'->>(id::text));
+		PERFORM homing._subscribe(homing._stream_name(id, (SELECT region_id FROM homing.local_region)), plan->'conninfos'->>(id::text));
 	END LOOP;
 	INSERT INTO homing.milestone (region_id, epoch)
 	SELECT l.region_id, c.epoch FROM homing.local_region l CROSS JOIN homing.cluster_map c;

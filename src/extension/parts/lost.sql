@@ -16,10 +16,11 @@ BEGIN
 	LOOP
 		-- Statistics are read once per transaction unless told otherwise.
 		PERFORM pg_stat_clear_snapshot();
-		SELECT w.pid, w.received_lsn, a.wait_event IS NOT DISTINCT FROM 'LogicalApplyMain' AS idle INTO worker
+		SELECT w.pid, w.received_lsn, a.wait_event IS NOT DISTINCT FROM 'LogicalApplyMain' AS idle,
+			a.wait_event IS NOT DISTINCT FROM 'LibPQWalReceiverConnect' AS away INTO worker
 		FROM pg_stat_subscription w LEFT JOIN pg_stat_activity a USING (pid)
 		WHERE w.subname = stream AND w.relid IS NULL;
-		IF NOT FOUND OR worker.pid IS NULL THEN
+		IF NOT FOUND OR worker.pid IS NULL OR worker.away THEN
 			RETURN true;
 		END IF;
 		-- Twice idle with nothing received in between: the socket was empty.
@@ -48,6 +49,20 @@ BEGIN
 	-- Rows of later transactions are not what the lost region left.
 	INSERT INTO homing.loss_mark AS m (lost, xid) VALUES (lost, pg_current_xact_id())
 	ON CONFLICT ON CONSTRAINT loss_mark_pkey DO UPDATE SET xid = excluded.xid;
+END
+$$;
+
+-- First what has arrived is applied, then nothing more is taken. False, and nothing is done: the map here is not that one.
+CREATE FUNCTION homing._stop_applying(losses int2[], digest bigint) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF digest IS DISTINCT FROM homing._map_digest() THEN
+		RETURN false;
+	END IF;
+	PERFORM homing._drain_lost(l) FROM unnest(losses) l;
+	PERFORM homing._stop_applying(l) FROM unnest(losses) l;
+	RETURN true;
 END
 $$;
 
@@ -103,6 +118,20 @@ BEGIN
 END
 $$;
 
+-- The same of several, by region: "at", and "from" whom the end of the stream came. NULL: the map here is not that one,
+-- so nothing was stopped.
+CREATE FUNCTION homing._stopped_at(losses int2[], digest bigint) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF digest IS DISTINCT FROM homing._map_digest() THEN
+		RETURN NULL;
+	END IF;
+	RETURN (SELECT jsonb_object_agg(l, jsonb_build_object('at', homing._stopped_at(l), 'from', homing._passed_on_by(l)))
+			FROM unnest(losses) l);
+END
+$$;
+
 -- Removes what lost regions left at this survivor: subscriptions from them, their slots, their walsenders.
 -- Returns whether nothing is left. Safe to repeat and to run at two places at once.
 CREATE FUNCTION homing._clean_up_lost() RETURNS boolean
@@ -122,20 +151,8 @@ BEGIN
 	LOCK TABLE homing.event IN SHARE UPDATE EXCLUSIVE MODE;
 	PERFORM homing._note_lost_parts();
 
-	FOR stream IN
-		SELECT s.subname FROM homing.member m
-		JOIN pg_subscription s ON s.subname = homing._stream_name(m.region_id, here)
-		JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()
-		WHERE m.status = 'lost'
-	LOOP
-		EXECUTE format('ALTER SUBSCRIPTION %I DISABLE', stream.subname);
-		-- The publisher is not asked: its slot is its own.
-		EXECUTE format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', stream.subname);
-		EXECUTE format('DROP SUBSCRIPTION %I', stream.subname);
-	END LOOP;
-
 	PERFORM homing._drop_subscription(s.subname) FROM homing.member m
-	JOIN pg_subscription s ON s.subname = homing._relay_stream(m.region_id, here)
+	JOIN pg_subscription s ON s.subname IN (homing._stream_name(m.region_id, here), homing._relay_stream(m.region_id, here))
 	JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()
 	WHERE m.status = 'lost';
 	IF (SELECT count(*) FROM homing.member m WHERE m.status <> 'lost') < 3 THEN
@@ -188,28 +205,144 @@ $$;
 
 -- --- the flows ---------------------------------------------------------------------------------------
 
--- Opens sessions with a survivor: one holds its change lock, the other does the steps, each committed.
-CREATE FUNCTION homing._open_survivor(id int2, region text, purpose text) RETURNS void
+-- Opens a session with each of these survivors, which from then on holds its change lock and does the steps, each
+-- committed. Returns their maps. Those that have the map `newest` stop applying from the lost regions in the same
+-- round trip: no need to know first that the others have it too, as long as somebody resumes what was stopped in vain.
+CREATE FUNCTION homing._open_survivors(newest jsonb, ids int2[], losses int2[], cluster uuid, purpose text,
+	OUT maps jsonb, OUT stopped jsonb)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	session text;
-	failure text;
-	state text;
+	digest CONSTANT bigint := homing._map_digest(newest);
+	failed record;
+	id int2;
+	map jsonb;
+	state jsonb;
 BEGIN
-	FOREACH session IN ARRAY ARRAY['lock ' || id, 'step ' || id] LOOP
-		PERFORM homing._peer_open(session, homing._region_conninfo(region));
+	maps := '{}';
+	stopped := '{}';
+	SELECT homing._member_name(newest, split_part(o.session, ' ', 2)::int2) AS region, o.failure INTO failed
+	FROM homing._peer_open_all(ARRAY(SELECT 'step ' || i FROM unnest(ids) i),
+		ARRAY(SELECT homing._region_conninfo(homing._member_name(newest, i)) FROM unnest(ids) i)) o LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION 'cannot %: region "%" cannot be reached', purpose, failed.region
+			USING ERRCODE = 'sqlclient_unable_to_establish_sqlconnection', DETAIL = failed.failure,
+				HINT = format('Every region that is not lost must agree. If "%s" is gone as well, declare both lost at once: homing.declare_lost(ARRAY[..., %L], force => true).', failed.region, failed.region);
+	END IF;
+	FOREACH id IN ARRAY ids LOOP
 		-- A region whose confirmation is asked for may be the lost one.
-		PERFORM homing._peer_query(session, 'SELECT set_config(s, v, false) FROM (VALUES (''lock_timeout'', ''10s''),
+		PERFORM homing._peer_post('step ' || id, 'SELECT set_config(s, v, false) FROM (VALUES (''lock_timeout'', ''10s''),
 			(''statement_timeout'', ''0''), (''synchronous_commit'', ''local''), (''jit'', ''off'')) AS x(s, v)');
+		PERFORM homing._peer_post('step ' || id, 'SELECT homing._hold_change()');
+		PERFORM homing._peer_post('step ' || id,
+			'SELECT homing._map() FROM homing.local_region WHERE region_id = $1 AND cluster_id = $2 AND fenced IS NULL',
+			id::text, cluster::text);
+		PERFORM homing._peer_post('step ' || id, s, losses::text, digest::text) FROM unnest(homing._stop_steps()) s;
 	END LOOP;
-	PERFORM homing._peer_query('lock ' || id, 'BEGIN');
-	PERFORM homing._peer_query('lock ' || id, 'SELECT homing._lock_change()');
-EXCEPTION WHEN sqlclient_unable_to_establish_sqlconnection OR connection_failure THEN
-	GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, state = RETURNED_SQLSTATE;
-	RAISE EXCEPTION 'cannot %: region "%" cannot be reached', purpose, region
-		USING ERRCODE = 'sqlclient_unable_to_establish_sqlconnection', DETAIL = failure,
-			HINT = format('Every region that is not lost must agree. If "%s" is gone as well, declare both lost at once: homing.declare_lost(ARRAY[..., %L], force => true).', region, region);
+	FOREACH id IN ARRAY ids LOOP
+		PERFORM homing._peer_take('step ' || id);
+		PERFORM homing._peer_take('step ' || id);
+		SELECT q[1]::jsonb INTO map FROM homing._peer_take('step ' || id) q;
+		IF map IS NULL THEN
+			RAISE EXCEPTION 'cannot %: region "%" is fenced', purpose, homing._member_name(newest, id)
+				USING ERRCODE = 'object_not_in_prerequisite_state',
+					HINT = format('If "%s" shall not come back, declare both lost at once.', homing._member_name(newest, id));
+		END IF;
+		maps := maps || jsonb_build_object(id::text, map);
+		PERFORM homing._peer_take('step ' || id);
+		SELECT q[1]::jsonb INTO state FROM homing._peer_take('step ' || id) q;
+		stopped := stopped || jsonb_build_object(id::text, state);
+	END LOOP;
+END
+$$;
+
+-- Each a transaction of its own: the second must find that the subscription is disabled.
+CREATE FUNCTION homing._stop_steps() RETURNS text[]
+IMMUTABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT ARRAY['SELECT homing._stop_applying($1::int2[], $2::bigint)', 'SELECT homing._stopped_at($1::int2[], $2::bigint)']
+$$;
+
+-- Lets the survivors stop applying from the lost regions. Returns where, as _open_survivors does.
+CREATE FUNCTION homing._stop_survivors(map jsonb, ids int2[], losses int2[], purpose text) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	digest CONSTANT bigint := homing._map_digest(map);
+	stopped jsonb := '{}';
+	state jsonb;
+	id int2;
+BEGIN
+	PERFORM homing._peer_post('step ' || i, s, losses::text, digest::text) FROM unnest(ids) i, unnest(homing._stop_steps()) s;
+	FOREACH id IN ARRAY ids LOOP
+		PERFORM homing._peer_take('step ' || id);
+		SELECT q[1]::jsonb INTO state FROM homing._peer_take('step ' || id) q;
+		IF state IS NULL THEN
+			RAISE EXCEPTION 'cannot %: the cluster map of region "%" changed meanwhile', purpose, homing._member_name(map, id)
+				USING ERRCODE = 'serialization_failure', HINT = 'Try again.';
+		END IF;
+		stopped := stopped || jsonb_build_object(id::text, state);
+	END LOOP;
+	RETURN stopped;
+END
+$$;
+
+-- Steps 5 and 6 of declare_lost at all survivors; `here` has taken the map, if there is a new one. What fails is left to
+-- their workers. Returns the parts of committed transactions that they noted as lost.
+CREATE FUNCTION homing._tell_survivors(map jsonb, ids int2[], here int2, losses int2[]) RETURNS uuid[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	id int2;
+	parts uuid[];
+	noted uuid[] := '{}';
+BEGIN
+	FOREACH id IN ARRAY ids LOOP
+		BEGIN
+			IF id <> here THEN
+				PERFORM homing._peer_post('step ' || id, 'SELECT homing._adopt_map($1::jsonb)', map::text);
+			END IF;
+			PERFORM homing._peer_post('step ' || id, 'SELECT homing._clean_up_lost()');
+			PERFORM homing._peer_post('step ' || id,
+				'SELECT coalesce(array_agg(p.part), ''{}'') FROM homing.lost_part p WHERE p.lost = ANY ($1::int2[])', losses::text);
+		EXCEPTION WHEN OTHERS THEN
+			NULL;  -- told below
+		END;
+	END LOOP;
+	FOREACH id IN ARRAY ids LOOP
+		IF id <> here THEN
+			BEGIN
+				PERFORM homing._peer_take('step ' || id);
+			EXCEPTION WHEN OTHERS THEN
+				RAISE WARNING 'region "%" could not be told: %', homing._member_name(map, id), SQLERRM
+					USING HINT = 'Its worker learns of the loss as soon as it reaches another region.';
+			END;
+		END IF;
+		BEGIN
+			PERFORM homing._peer_take('step ' || id);
+			SELECT q[1]::uuid[] INTO parts FROM homing._peer_take('step ' || id) q;
+			noted := noted || parts;
+		EXCEPTION WHEN OTHERS THEN
+			RAISE WARNING 'slots and subscriptions of the lost region are still at region "%": %',
+				homing._member_name(map, id), SQLERRM
+				USING HINT = 'Its worker removes them.';
+		END;
+	END LOOP;
+	RETURN noted;
+END
+$$;
+
+-- Runs a statement at all survivors at once. Requires: their sessions.
+CREATE FUNCTION homing._at_survivors(ids int2[], statement text, VARIADIC args text[] DEFAULT '{}')
+RETURNS TABLE (survivor int2, answer text[])
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM homing._peer_post('step ' || i, statement, VARIADIC args) FROM unnest(ids) i;
+	FOREACH survivor IN ARRAY ids LOOP
+		SELECT q INTO answer FROM homing._peer_take('step ' || survivor) q LIMIT 1;
+		RETURN NEXT;
+	END LOOP;
 END
 $$;
 
@@ -255,9 +388,10 @@ $$;
 
 -- Declares regions lost: their homes pass to their heirs at every survivor.
 --
---  1. Sessions with every survivor, ourselves included, each holding the survivor's change lock; so one
+--  1. A session with every survivor, ourselves included, each holding the survivor's change lock; so one
 --     declaration, join or home_table runs at a time. All survivors get the newest map there is; if it
---     already has the loss, only 6 is left to do.
+--     already has the loss, only 6 is left to do. Each step is sent to all at once, and goes out with the one before
+--     it where it need not know its outcome: opening a session apart, it takes two round trips until the heirs serve.
 --  2. Every survivor stops applying from the lost regions and waits until its apply worker is gone.
 --  3. Every survivor tells how far it applied. A survivor that missed the tail would serve keys whose last
 --     writes it does not have: those who are behind receive it from the furthest (relay.sql).
@@ -288,7 +422,6 @@ DECLARE
 	proposed jsonb;
 	decided jsonb;
 	outcome jsonb;
-	survivor int2;
 	target int2;
 BEGIN
 	IF cardinality(voting) <= cardinality(voters) / 2 THEN
@@ -316,13 +449,9 @@ BEGIN
 		END IF;
 		-- What is on its way still counts.
 		FOR target IN SELECT (m->>'id')::int2 FROM jsonb_array_elements(decided->'members') m WHERE (m->>'pending')::boolean LOOP
-			FOREACH survivor IN ARRAY survivors LOOP
-				PERFORM homing._peer_query('step ' || survivor, 'SELECT homing._drain_lost($1)', target::text);
-			END LOOP;
+			PERFORM homing._at_survivors(survivors, 'SELECT homing._drain_lost($1)', target::text);
 		END LOOP;
-		FOREACH survivor IN ARRAY survivors LOOP
-			PERFORM homing._peer_query('step ' || survivor, 'SELECT homing._adopt_map($1::jsonb)', decided::text);
-		END LOOP;
+		PERFORM homing._at_survivors(survivors, 'SELECT homing._adopt_map($1::jsonb)', decided::text);
 		PERFORM homing._tell(witnesses, decided);
 		newest := decided;
 	END LOOP;
@@ -340,20 +469,19 @@ DECLARE
 	here homing.local_region;
 	purpose text;
 	newest jsonb;
-	heard jsonb;
 	name text;
 	targets int2[];
 	already text[] := '{}';
 	survivors int2[];
 	witnesses int2[];
+	unopened int2[];
 	opened int2[] := '{}';
 	maps jsonb := '{}';
-	survivor int2;
+	stopped jsonb := '{}';  -- by survivor and target
 	target int2;
 	finals jsonb := '{}';
 	votes jsonb;
 	deciding int;
-	lost_parts uuid[];
 	noted uuid[] := '{}';
 BEGIN
 	SELECT * INTO here FROM homing.local_region;
@@ -400,74 +528,51 @@ BEGIN
 		RAISE EXCEPTION 'cannot % in a transaction that has written', purpose USING ERRCODE = 'active_sql_transaction';
 	END IF;
 
-	-- 1. Sessions, and the newest map. A newer map may name survivors that we did not know.
-	LOOP
-		SELECT coalesce(array_agg(DISTINCT homing._member_id(newest, r)), '{}') INTO targets
-		FROM unnest(regions) r WHERE homing._member_id(newest, r) = ANY (homing._living(newest));
-		SELECT array_agg(s ORDER BY s) INTO survivors FROM unnest(homing._living(newest)) s WHERE s <> ALL (targets);
-		IF here.region_id <> ALL (survivors) THEN
-			RAISE EXCEPTION 'this region was declared lost' USING ERRCODE = 'read_only_sql_transaction';
-		END IF;
-		EXIT WHEN opened @> survivors;
-		FOREACH survivor IN ARRAY survivors LOOP
-			CONTINUE WHEN survivor = ANY (opened);
-			name := homing._member_name(newest, survivor);
-			PERFORM homing._open_survivor(survivor, name, purpose);
-			opened := opened || survivor;
-			SELECT q[1]::jsonb INTO heard FROM homing._peer_query('step ' || survivor,
-				'SELECT homing._map() FROM homing.local_region WHERE region_id = $1 AND cluster_id = $2 AND fenced IS NULL',
-				survivor::text, here.cluster_id::text) q;
-			IF heard IS NULL THEN
-				RAISE EXCEPTION 'cannot %: region "%" is fenced', purpose, name
-					USING ERRCODE = 'object_not_in_prerequisite_state',
-						HINT = format('If "%s" shall not come back, declare both lost at once.', name);
+	BEGIN
+		-- 1. Sessions, and the newest map. A newer map may name survivors that we did not know.
+		LOOP
+			SELECT coalesce(array_agg(DISTINCT homing._member_id(newest, r)), '{}') INTO targets
+			FROM unnest(regions) r WHERE homing._member_id(newest, r) = ANY (homing._living(newest));
+			SELECT array_agg(s ORDER BY s) INTO survivors FROM unnest(homing._living(newest)) s WHERE s <> ALL (targets);
+			IF here.region_id <> ALL (survivors) THEN
+				RAISE EXCEPTION 'this region was declared lost' USING ERRCODE = 'read_only_sql_transaction';
 			END IF;
-			maps := maps || jsonb_build_object(survivor::text, heard);
+			unopened := ARRAY(SELECT s FROM unnest(survivors) s WHERE s <> ALL (opened) ORDER BY s);
+			EXIT WHEN cardinality(unopened) = 0;
+			SELECT maps || o.maps, stopped || o.stopped INTO maps, stopped FROM homing._open_survivors(newest, unopened,
+				CASE WHEN force THEN targets ELSE '{}' END, here.cluster_id, purpose) o;
+			opened := opened || unopened;
+			SELECT m.value INTO newest FROM jsonb_each(maps) m ORDER BY (m.value->>'epoch')::bigint DESC LIMIT 1;
 		END LOOP;
-		SELECT m.value INTO newest FROM jsonb_each(maps) m ORDER BY (m.value->>'epoch')::bigint DESC LIMIT 1;
-	END LOOP;
-	FOREACH survivor IN ARRAY survivors LOOP
-		heard := maps->(survivor::text);
-		IF homing._map_digest(heard) <> homing._map_digest(newest) THEN
-			PERFORM homing._peer_query('step ' || survivor, 'SELECT homing._adopt_map($1::jsonb)', newest::text);
+		PERFORM homing._at_survivors(ARRAY(SELECT s FROM unnest(survivors) s
+			WHERE homing._map_digest(maps->(s::text)) <> homing._map_digest(newest)), 'SELECT homing._adopt_map($1::jsonb)', newest::text);
+
+		SELECT coalesce(array_agg(r), '{}') INTO already FROM unnest(regions) r
+		WHERE homing._member_id(newest, r) <> ALL (targets);
+		IF cardinality(already) > 0 THEN
+			RAISE NOTICE 'region % is already lost', (SELECT string_agg(format('"%s"', r), ', ') FROM unnest(already) r);
 		END IF;
-	END LOOP;
 
-	witnesses := homing._open_witnesses(newest);
+		-- A majority may have voted already, for an earlier call that did not get to the end.
+		IF force IS NOT TRUE AND cardinality(targets) > 0 THEN
+			witnesses := homing._open_witnesses(newest);
+			votes := homing._vote_lost(newest, targets, survivors, witnesses, purpose);
+			newest := votes->'map';
+			SELECT array_agg(t ORDER BY t) INTO targets FROM (
+				SELECT (m->>'id')::int2 FROM jsonb_array_elements(newest->'members') m
+				WHERE m->>'status' <> 'lost' AND (m->>'pending')::boolean) x(t);
+			targets := coalesce(targets, '{}');
+		END IF;
 
-	SELECT coalesce(array_agg(r), '{}') INTO already FROM unnest(regions) r
-	WHERE homing._member_id(newest, r) <> ALL (targets);
-	IF cardinality(already) > 0 THEN
-		RAISE NOTICE 'region % is already lost', (SELECT string_agg(format('"%s"', r), ', ') FROM unnest(already) r);
-	END IF;
-
-	-- A majority may have voted already, for an earlier call that did not get to the end.
-	IF force IS NOT TRUE AND cardinality(targets) > 0 THEN
-		votes := homing._vote_lost(newest, targets, survivors, witnesses, purpose);
-		newest := votes->'map';
-		SELECT array_agg(t ORDER BY t) INTO targets FROM (
-			SELECT (m->>'id')::int2 FROM jsonb_array_elements(newest->'members') m
-			WHERE m->>'status' <> 'lost' AND (m->>'pending')::boolean) x(t);
-		targets := coalesce(targets, '{}');
-	END IF;
-
-	IF cardinality(targets) > 0 THEN
-		BEGIN
-			-- 2. What has arrived is applied, then nothing more is taken.
-			FOREACH target IN ARRAY targets LOOP
-				FOREACH survivor IN ARRAY survivors LOOP
-					PERFORM homing._peer_query('step ' || survivor, 'SELECT homing._drain_lost($1)', target::text);
-				END LOOP;
-			END LOOP;
-			FOREACH target IN ARRAY targets LOOP
-				FOREACH survivor IN ARRAY survivors LOOP
-					PERFORM homing._peer_query('step ' || survivor, 'SELECT homing._stop_applying($1)', target::text);
-				END LOOP;
-			END LOOP;
+		IF cardinality(targets) > 0 THEN
+			-- 2. With force it is done where the map was the newest.
+			IF EXISTS (SELECT FROM unnest(survivors) s, unnest(targets) t WHERE stopped->(s::text)->(t::text) IS NULL) THEN
+				stopped := homing._stop_survivors(newest, survivors, targets, purpose);
+			END IF;
 
 			-- 3.
 			FOREACH target IN ARRAY targets LOOP
-				finals := finals || jsonb_build_object(target::text, homing._level_survivors(newest, target, survivors));
+				finals := finals || jsonb_build_object(target::text, homing._level_survivors(newest, target, survivors, stopped));
 			END LOOP;
 
 			-- 4.
@@ -491,34 +596,24 @@ BEGIN
 			-- 5. Here first: what is decided is then durable where the operator is.
 			SELECT q[1]::int INTO deciding FROM homing._peer_query('step ' || here.region_id, 'SELECT pg_backend_pid()') q;
 			PERFORM homing._peer_query('step ' || here.region_id, 'SELECT homing._adopt_map($1::jsonb)', newest::text);
-		EXCEPTION WHEN query_canceled OR OTHERS THEN
-			-- The first adoption decides. Interrupted, it may yet commit: it is over when its session is.
-			IF deciding IS NULL OR pg_terminate_backend(deciding, 5000)
-				AND NOT EXISTS (SELECT FROM homing.member m WHERE m.region_id = ANY (targets) AND m.status = 'lost') THEN
-				PERFORM homing._resume_all(survivors, targets);
-			END IF;
-			RAISE;
-		END;
-		PERFORM homing._tell(array_remove(survivors, here.region_id) || witnesses, newest);
+		END IF;
+	EXCEPTION WHEN query_canceled OR OTHERS THEN
+		-- The first adoption decides. Interrupted, it may yet commit: it is over when its session is. Where no session
+		-- could be opened, nothing was begun.
+		IF (cardinality(opened) > 0 OR SQLSTATE <> '08001') AND cardinality(targets) > 0
+			AND (deciding IS NULL OR pg_terminate_backend(deciding, 5000)
+				AND NOT EXISTS (SELECT FROM homing.member m WHERE m.region_id = ANY (targets) AND m.status = 'lost')) THEN
+			PERFORM homing._resume_all(survivors, targets);
+		END IF;
+		RAISE;
+	END;
+	noted := homing._tell_survivors(newest, survivors, here.region_id, targets);
+	IF witnesses IS NULL THEN
+		witnesses := homing._open_witnesses(newest);
+	ELSE
+		PERFORM homing._tell(witnesses, newest);
 	END IF;
-
-	-- 6.
-	FOREACH survivor IN ARRAY survivors LOOP
-		BEGIN
-			PERFORM homing._peer_query('step ' || survivor, 'SELECT homing._clean_up_lost()');
-			SELECT q[1]::uuid[] INTO lost_parts FROM homing._peer_query('step ' || survivor,
-				'SELECT coalesce(array_agg(p.part), ''{}'') FROM homing.lost_part p WHERE p.lost = ANY ($1::int2[])', targets::text) q;
-			noted := noted || lost_parts;
-		EXCEPTION WHEN OTHERS THEN
-			RAISE WARNING 'slots and subscriptions of the lost region are still at region "%": %',
-				homing._member_name(newest, survivor), SQLERRM
-				USING HINT = 'Its worker removes them.';
-		END;
-	END LOOP;
-	FOREACH survivor IN ARRAY opened || witnesses LOOP
-		PERFORM homing._peer_close('step ' || survivor);
-		PERFORM homing._peer_close('lock ' || survivor);
-	END LOOP;
+	PERFORM homing._peer_close('step ' || o) FROM unnest(opened || witnesses) o;
 	IF EXISTS (SELECT FROM jsonb_array_elements(newest->'members') m WHERE m->>'status' <> 'lost' AND (m->>'id')::int2 IN (
 			SELECT homing._member_id(newest, r) FROM unnest(regions) r)) THEN
 		RAISE EXCEPTION 'cannot %: another loss was decided first', purpose
@@ -612,7 +707,8 @@ $$;
 COMMENT ON FUNCTION homing._declare_by_itself(bigint) IS
 	'finishes losses that were begun, and declares regions lost that a majority has not heard of for so long; for the worker';
 
--- Sessions may be gone with the failure that brought us here: new ones.
+-- Sessions may be gone with the failure that brought us here: new ones. What is still going on in the old ones is over
+-- when they have let go of the change lock.
 CREATE FUNCTION homing._resume_all(survivors int2[], targets int2[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -624,9 +720,11 @@ BEGIN
 	FOREACH survivor IN ARRAY survivors LOOP
 		SELECT m.name INTO name FROM homing.member m WHERE m.region_id = survivor;
 		BEGIN
+			PERFORM homing._peer_close('step ' || survivor);
 			PERFORM homing._peer_open('resume ' || survivor, homing._region_conninfo(name));
+			PERFORM homing._peer_query('resume ' || survivor, 'SET lock_timeout = ''10s''');
 			FOREACH target IN ARRAY targets LOOP
-				PERFORM homing._peer_query('resume ' || survivor, 'SELECT homing._resume_applying($1)', target::text);
+				PERFORM homing._peer_query('resume ' || survivor, 'SELECT homing._lock_change(), homing._resume_applying($1)', target::text);
 			END LOOP;
 			PERFORM homing._peer_close('resume ' || survivor);
 		EXCEPTION WHEN OTHERS THEN

@@ -11,6 +11,21 @@ STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_peer_query';
 COMMENT ON FUNCTION homing._peer_query(text, text, text[]) IS
 	'runs one statement in the session, with arguments $1, $2 ... of types that it infers, and returns its rows as text. An error there is raised here with its own SQLSTATE';
 
+CREATE FUNCTION homing._peer_open_all(sessions text[], conninfos text[], OUT session text, OUT failure text) RETURNS SETOF record
+STRICT VOLATILE ROWS 1 LANGUAGE c AS 'MODULE_PATHNAME', 'homing_peer_open_all';
+COMMENT ON FUNCTION homing._peer_open_all(text[], text[]) IS
+	'opens several sessions at once; returns those that could not be opened within homing.connect_timeout, and why';
+
+CREATE FUNCTION homing._peer_post(session text, sql text, VARIADIC args text[] DEFAULT '{}') RETURNS void
+STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_peer_post';
+COMMENT ON FUNCTION homing._peer_post(text, text, text[]) IS
+	'sends a statement that _peer_query would run, and does not wait. One posted after another runs, in a transaction of its own, even if that failed';
+
+CREATE FUNCTION homing._peer_take(session text) RETURNS SETOF text[]
+STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_peer_take';
+COMMENT ON FUNCTION homing._peer_take(text) IS
+	'what _peer_query would return, for the oldest statement posted in the session whose answer was not taken yet';
+
 CREATE FUNCTION homing._peer_follow(session text) RETURNS void
 STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_peer_follow';
 COMMENT ON FUNCTION homing._peer_follow(text) IS
@@ -25,3 +40,8 @@ CREATE FUNCTION homing._lock_change() RETURNS void
 VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_lock_change';
 COMMENT ON FUNCTION homing._lock_change() IS
 	'lets one change of members or homed tables at a time happen at this region, until the end of the transaction';
+
+CREATE FUNCTION homing._hold_change() RETURNS void
+VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_hold_change';
+COMMENT ON FUNCTION homing._hold_change() IS
+	'as _lock_change, until the end of the session';

@@ -225,11 +225,10 @@ $$;
 -- --- at the region that lacks something --------------------------------------------------------------
 
 CREATE FUNCTION homing._read_relay(lost int2, source int2, slot text, options text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = error
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	address text := homing._region_conninfo((SELECT m.name FROM homing.member m WHERE m.region_id = source));
-	relation regclass;
 BEGIN
 	IF EXISTS (SELECT FROM homing.passed_on p WHERE p.lost = _read_relay.lost) THEN
 		RETURN;  -- a call before this one has begun it
@@ -238,16 +237,7 @@ BEGIN
 	FROM (SELECT keyword, value FROM homing._conninfo_options(address) WHERE keyword <> 'options'
 		  UNION ALL
 		  SELECT 'options', concat_ws(' ', (SELECT value FROM homing._conninfo_options(address) WHERE keyword = 'options'), options)) o;
-	EXECUTE format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION homing WITH (connect = false, slot_name = %L, '
-		'synchronous_commit = local, streaming = off, two_phase = false, disable_on_error = false)', slot, address, slot);
-	FOR relation IN
-		SELECT r FROM unnest(homing._replicated_tables()) r
-		UNION ALL
-		SELECT t.relid FROM homing.homed_table t
-	LOOP
-		PERFORM homing._add_stream_table(slot, relation);
-	END LOOP;
-	EXECUTE format('ALTER SUBSCRIPTION %I ENABLE', slot);
+	PERFORM homing._subscribe(slot, address);
 	INSERT INTO homing.passed_on (lost, source, stream) VALUES (lost, source, slot);
 END
 $$;
@@ -295,8 +285,8 @@ $$;
 -- --- at the region that declares the loss ------------------------------------------------------------
 
 -- Lets every survivor come to the same position of the lost region's stream, which it returns. Requires:
--- sessions "step N" with all of them, and that they have stopped applying from it.
-CREATE FUNCTION homing._level_survivors(map jsonb, lost int2, survivors int2[]) RETURNS pg_lsn
+-- sessions "step N" with all of them, and that they have stopped applying from it; `stopped` is where (_stopped_at).
+CREATE FUNCTION homing._level_survivors(map jsonb, lost int2, survivors int2[], stopped jsonb) RETURNS pg_lsn
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
@@ -317,8 +307,8 @@ DECLARE
 	give_up timestamptz;
 BEGIN
 	FOREACH survivor IN ARRAY survivors LOOP
-		SELECT q[1]::pg_lsn, q[2]::int2 INTO position, source FROM homing._peer_query('step ' || survivor,
-			'SELECT homing._stopped_at($1), homing._passed_on_by($1)', lost::text) q;
+		SELECT s.at, s."from" INTO position, source
+		FROM jsonb_to_record(stopped->(survivor::text)->(lost::text)) AS s(at pg_lsn, "from" int2);
 		positions := positions || position;
 		sources := sources || source;
 		where_stopped := concat_ws(', ', where_stopped, format('"%s" at %s', homing._member_name(map, survivor), position));

@@ -38,8 +38,7 @@ DECLARE
 	bytes bytea;
 	home int4;
 BEGIN
-	EXECUTE format('SELECT homing._key_bytes($1, %L::%s)', key, (SELECT format_type(a.atttypid, a.atttypmod) FROM homing.homed_table t
-		JOIN pg_attribute a ON a.attrelid = t.relid AND a.attnum = t.key_attnum WHERE t.relid = relation)) INTO bytes USING relation;
+	EXECUTE format('SELECT homing._key_bytes($1, %L::%s)', key, (SELECT t.key_type FROM homing._homed_name(relation) t)) INTO bytes USING relation;
 	LOOP
 		home := homing._key_home(space, bytes);
 		PERFORM homing._lock_home(space, home, true);
@@ -80,9 +79,8 @@ AS $$
 DECLARE
 	relation ALIAS FOR $1;
 	keys ALIAS FOR $2;
-	qualified CONSTANT text := (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation);
+	qualified text;
 	column_name name;
-	column_type text;
 	one text;
 	home text;
 	image jsonb;
@@ -94,15 +92,14 @@ BEGIN
 	PERFORM homing._require_serving();
 	PERFORM homing._movable(relation);
 	PERFORM homing._require_clean_transaction('repair a table');
-	SELECT a.attname, format_type(a.atttypid, a.atttypmod) INTO column_name, column_type
-	FROM homing.homed_table t JOIN pg_attribute a ON a.attrelid = t.relid AND a.attnum = t.key_attnum WHERE t.relid = relation;
+	SELECT t.qualified, t.key INTO qualified, column_name FROM homing._homed_name(relation) t;
 	FOREACH one IN ARRAY keys::text[] LOOP
 		IF one IS NULL THEN
 			RAISE EXCEPTION 'a key must not be null' USING ERRCODE = 'null_value_not_allowed';
 		END IF;
 		tries := 0;
 		LOOP
-			EXECUTE format('SELECT homing.home_of($1, %L::%s)', one, column_type) INTO home USING relation;
+			home := homing._home_of_text(relation, one);
 			PERFORM homing._open_step('home ' || home, homing._region_conninfo(home));
 			PERFORM homing._peer_query('home ' || home, 'BEGIN');
 			SELECT q[1]::boolean INTO held FROM homing._peer_query('home ' || home, 'SELECT homing._hold_key($1::regclass, $2)', qualified, one) q;

@@ -4,6 +4,28 @@
 --  2. A row that differs may be on its way. So each is held at its home, against writes, until all that the
 --     home has written has arrived; what differs then, differs.
 
+-- How a homed table is named at other regions, and its key column.
+CREATE FUNCTION homing._homed_name(relation regclass, OUT qualified text, OUT key name, OUT key_type text)
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT format('%I.%I', n.nspname, c.relname), a.attname, format_type(a.atttypid, a.atttypmod)
+	FROM homing.homed_table t JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace
+	JOIN pg_attribute a ON a.attrelid = t.relid AND a.attnum = t.key_attnum
+	WHERE t.relid = relation
+$$;
+
+-- The region that owns a key, given as text.
+CREATE FUNCTION homing._home_of_text(relation regclass, key text) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	home text;
+BEGIN
+	EXECUTE format('SELECT homing.home_of($1, %L::%s)', key, (SELECT t.key_type FROM homing._homed_name(relation) t)) INTO home USING relation;
+	RETURN home;
+END
+$$;
+
 CREATE FUNCTION homing._bucket_digests(relation regclass, key name) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
 SET intervalstyle = 'postgres' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
@@ -75,7 +97,7 @@ DECLARE
 	relation ALIAS FOR $1;
 	only_region ALIAS FOR $2;
 	here CONSTANT homing.local_region := homing._require_serving();
-	qualified CONSTANT text := (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation);
+	qualified text;
 	column_name name;
 	mine jsonb;
 	theirs jsonb;
@@ -93,8 +115,7 @@ BEGIN
 		PERFORM homing._require_active(only_region);
 	END IF;
 	PERFORM homing._require_clean_transaction('verify a table');
-	SELECT a.attname INTO column_name FROM homing.homed_table t JOIN pg_attribute a ON a.attrelid = t.relid AND a.attnum = t.key_attnum
-	WHERE t.relid = relation;
+	SELECT t.qualified, t.key INTO qualified, column_name FROM homing._homed_name(relation) t;
 	mine := homing._bucket_digests(relation, column_name);
 	FOR peer IN
 		SELECT m.name, 'verify ' || m.name AS session FROM homing.member m
@@ -116,9 +137,7 @@ BEGIN
 		LOOP
 			look_again := 3;
 			LOOP
-				EXECUTE format('SELECT homing.home_of($1, %L::%s)', suspect.identity->>column_name::text,
-					(SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a WHERE a.attrelid = relation AND a.attname = column_name))
-				INTO home USING relation;
+				home := homing._home_of_text(relation, suspect.identity->>column_name::text);
 				PERFORM homing._open_step('home ' || home, homing._region_conninfo(home));
 				PERFORM homing._peer_query('home ' || home, 'BEGIN');
 				SELECT q[1]::jsonb INTO at_home FROM homing._peer_query('home ' || home, 'SELECT homing._hold_row($1::regclass, $2::jsonb)', qualified, suspect.identity::text) q;

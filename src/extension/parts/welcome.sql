@@ -106,12 +106,11 @@ BEGIN
 END
 $$;
 
--- The stream from another region, from the position where its slot stands. Every homed table is in it.
-CREATE FUNCTION homing._subscribe(publisher int2, conninfo text) RETURNS void
+-- A subscription that reads the slot of its name from where it stands. Every homed table is in it.
+CREATE FUNCTION homing._subscribe(stream text, conninfo text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = error
 AS $$
 DECLARE
-	stream CONSTANT text := homing._stream_name(publisher, (SELECT region_id FROM homing.local_region));
 	relation regclass;
 BEGIN
 	-- Not connected: the publisher commits its side together with this. Core then warns that there are no
@@ -143,7 +142,7 @@ BEGIN
 	IF homing._is_witness() THEN
 		RETURN;
 	END IF;
-	PERFORM homing._subscribe(id, conninfo);
+	PERFORM homing._subscribe(homing._stream_name(id, (SELECT region_id FROM homing.local_region)), conninfo);
 	INSERT INTO homing.milestone (region_id, epoch)
 	SELECT l.region_id, c.epoch FROM homing.local_region l CROSS JOIN homing.cluster_map c;
 END

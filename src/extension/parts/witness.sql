@@ -190,24 +190,23 @@ DECLARE
 	regions CONSTANT int2[] := homing._living(map);
 	leaving CONSTANT int2 := (SELECT w.region_id FROM homing.witness w WHERE w.name = witness AND w.status <> 'removed');
 	id int2;
-	heard text;
+	maps jsonb;
 	status text;
+	message text;
 	failure text;
 BEGIN
 	PERFORM homing._require_clean_transaction('remove a witness');
+	BEGIN
+		SELECT o.maps INTO maps FROM homing._open_survivors(map, regions, '{}', (SELECT l.cluster_id FROM homing.local_region l), purpose) o;
+	EXCEPTION WHEN sqlclient_unable_to_establish_sqlconnection THEN
+		GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, failure = PG_EXCEPTION_DETAIL;
+		RAISE EXCEPTION '%', message
+			USING ERRCODE = 'sqlclient_unable_to_establish_sqlconnection', DETAIL = failure,
+				HINT = 'Every region takes part when the voters change. Try again when it can be reached, or declare it lost.';
+	END;
 	FOREACH id IN ARRAY regions LOOP
-		BEGIN
-			PERFORM homing._open_survivor(id, homing._member_name(map, id), purpose);
-		EXCEPTION WHEN sqlclient_unable_to_establish_sqlconnection THEN
-			GET STACKED DIAGNOSTICS failure = PG_EXCEPTION_DETAIL;
-			RAISE EXCEPTION 'cannot %: region "%" cannot be reached', purpose, homing._member_name(map, id)
-				USING ERRCODE = 'sqlclient_unable_to_establish_sqlconnection', DETAIL = failure,
-					HINT = 'Every region takes part when the voters change. Try again when it can be reached, or declare it lost.';
-		END;
-		SELECT q[1] INTO heard FROM homing._peer_query('step ' || id,
-			'SELECT homing._map_digest() FROM homing.local_region WHERE fenced IS NULL') q;
-		IF heard::bigint IS DISTINCT FROM homing._map_digest(map) THEN
-			RAISE EXCEPTION 'region "%" is fenced, or its cluster map is not the one here', homing._member_name(map, id)
+		IF homing._map_digest(maps->(id::text)) <> homing._map_digest(map) THEN
+			RAISE EXCEPTION 'the cluster map of region "%" is not the one here', homing._member_name(map, id)
 				USING ERRCODE = 'serialization_failure', HINT = 'Regions tell each other within a moment: try again.';
 		END IF;
 		PERFORM homing._peer_query('step ' || id, 'SELECT homing._check_no_loss()');
@@ -226,7 +225,6 @@ BEGIN
 	FOREACH id IN ARRAY regions LOOP
 		PERFORM homing._peer_query('step ' || id, 'SELECT homing._drop_witness_server($1)', witness);
 		PERFORM homing._peer_close('step ' || id);
-		PERFORM homing._peer_close('lock ' || id);
 	END LOOP;
 	BEGIN
 		PERFORM homing._open_step('leaving', address);
