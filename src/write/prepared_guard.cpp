@@ -84,6 +84,17 @@ void CheckRollback(const char *name, uint8 *token)
 		Refuse("ROLLBACK PREPARED", name, "Its coordinator may still commit it.");
 }
 
+// The worker ends what bears such a name, by what the coordinator says of it.
+void CheckPrepare(const char *name)
+{
+	if (pg::settings.forwarded_from[0] != '\0')
+		return;
+	ereport(ERROR, (errcode(ERRCODE_RESERVED_NAME),
+	                errmsg("cannot PREPARE TRANSACTION \"%s\": the name is reserved", name),
+	                errdetail("It is that of a part of a transaction over several regions."),
+	                errhint("Choose a name that does not begin with \"homing:\".")));
+}
+
 void Guard(PlannedStmt *statement, const char *text, bool read_only_tree,
            ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *environment,
            DestReceiver *receiver, QueryCompletion *completion)
@@ -92,10 +103,13 @@ void Guard(PlannedStmt *statement, const char *text, bool read_only_tree,
 		auto *transaction = reinterpret_cast<TransactionStmt *>(statement->utilityStmt);
 		const bool commit = transaction->kind == TRANS_STMT_COMMIT_PREPARED;
 		uint8 token[sizeof(core::OutcomeToken)];
-		if ((commit || transaction->kind == TRANS_STMT_ROLLBACK_PREPARED) &&
-		    IsPart(transaction->gid, token)) {
+		const bool named = commit || transaction->kind == TRANS_STMT_ROLLBACK_PREPARED ||
+		                   transaction->kind == TRANS_STMT_PREPARE;
+		if (named && IsPart(transaction->gid, token)) {
 			if (commit)
 				CheckCommit(transaction->gid, token);
+			else if (transaction->kind == TRANS_STMT_PREPARE)
+				CheckPrepare(transaction->gid);
 			else
 				CheckRollback(transaction->gid, token);
 		}

@@ -21,7 +21,8 @@ bool NamesRegions()
 		return false;
 	const char *name = SyncRepConfig->member_names;
 	for (int i = 0; i < SyncRepConfig->nmembers; ++i, name += strlen(name) + 1) {
-		if (strncmp(name, kStreamPrefix, sizeof(kStreamPrefix) - 1) == 0)
+		// "*" takes whichever comes first, and a stream may.
+		if (strncmp(name, kStreamPrefix, sizeof(kStreamPrefix) - 1) == 0 || strcmp(name, "*") == 0)
 			return true;
 	}
 	return false;

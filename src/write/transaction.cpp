@@ -8,6 +8,8 @@
 
 #include "pg/boundary.hpp"
 #include "pg/catalog.hpp"
+#include "pg/debug_point.hpp"
+#include "pg/settings.hpp"
 #include "pg/home_lock.hpp"
 #include "pg/lease.hpp"
 #include "pg/waiter.hpp"
@@ -214,6 +216,8 @@ bool IsToClose(const RegionSession &session)
 
 void OnTransactionEnd(XactEvent event, void *)
 {
+	if (event == XACT_EVENT_COMMIT && pg::settings.forwarded_from[0] != '\0')
+		pg::DebugPoint("served-committed");
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 		served_here = false;
 	if (served_here && (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE) &&

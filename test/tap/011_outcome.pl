@@ -112,6 +112,25 @@ for my $way ('terminated', 'killed')
 }
 check_value('the session goes on');
 
+# It ends between the commit and the answer.
+my $eu = $cluster->node('eu');
+$eu->append_conf('postgresql.conf', "homing.debug_point = 'served-committed'\n");
+$eu->reload;
+$cluster->poll('eu', q{SELECT current_setting('homing.debug_point') = 'served-committed'});
+for my $write ("UPDATE counters SET n = n + 1 WHERE id = $key;", "BEGIN; UPDATE counters SET n = n + 1 WHERE id = $key; COMMIT;")
+{
+	my $log = -s $eu->logfile;
+	$session->query($write);
+	is(errors_of($session), '', "a commit that the home died after is a success: $write");
+	ok($eu->log_contains(qr/was terminated by signal 9/, $log), 'and the home had died');
+	await_eu();
+	$expected++;
+	check_value('once');
+}
+$eu->append_conf('postgresql.conf', "homing.debug_point = ''\n");
+$eu->reload;
+$cluster->poll('eu', q{SELECT current_setting('homing.debug_point') = ''});
+
 $session->quit;
 
 # The link falls silent while the statement runs, and it comes back in time.

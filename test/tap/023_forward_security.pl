@@ -222,6 +222,17 @@ for my $what (sort keys %gid)
 	$cluster->sql('eu', "SET SESSION AUTHORIZATION alice; ROLLBACK PREPARED '$gid{$what}'");
 }
 
+# A name of this cluster is refused. Whoever pretends to forward gets what the coordinator says: it knows nothing of it.
+my $hour = sprintf '%04x', time / 3600 % 65536;
+my $forged = "homing:$cluster_id:1:$epoch:$oid:1:1:00000000-0000-8000-8000-00000001$hour:2.0";
+my $begin = "SET SESSION AUTHORIZATION alice; BEGIN; LOCK TABLE doc IN ACCESS SHARE MODE; PREPARE TRANSACTION '$forged'";
+$cluster->fails_with('eu', $begin, '42939', 'a name of a part cannot be taken', qr/is reserved/);
+$cluster->sql('eu', "SET homing.forwarded_from = 'us'; $begin");
+$cluster->fails_with('eu', "SET SESSION AUTHORIZATION $_; COMMIT PREPARED '$forged'", '55000', "a forged part cannot be committed by $_") for qw(alice bob);
+$cluster->sql('us', "UPDATE doc SET size = 1 WHERE id = $a");
+$cluster->poll('eu', 'SELECT count(*) = 0 FROM pg_prepared_xacts');
+is($cluster->sql('us', 'SELECT homing.outcome(' . "'00000000-0000-8000-8000-00000001$hour')"), 'aborted', 'it is rolled back, as nobody decided to commit it');
+
 # --- row 46: one statement -----------------------------------------------------------------------------------------
 
 for my $command ('COMMIT', 'ROLLBACK', 'SET ROLE postgres')
@@ -249,6 +260,10 @@ for my $level (qw(off local remote_write))
 is($cluster->sql('eu', 'SELECT count(*) FROM doc WHERE size = 9'), 0, 'nothing of it is there');
 $cluster->sql('us', "SET synchronous_commit = on; UPDATE doc SET size = 9 WHERE id = $here");
 is($cluster->sql('eu', "SELECT size FROM doc WHERE id = $here"), 9, 'what is acknowledged is at the other region');
+$node->append_conf('postgresql.conf', "synchronous_standby_names = '*'\n");
+$node->reload;
+$cluster->poll('us', "SELECT current_setting('synchronous_standby_names') = '*'");
+$cluster->fails_with('us', "SET synchronous_commit = local; UPDATE doc SET size = 8 WHERE id = $here", '55000', 'any standby may be a region');
 $cluster->sql('us', 'SET synchronous_commit = local; CREATE TABLE other (a int); INSERT INTO other VALUES (1)');
 pass('other tables are not concerned');
 
