@@ -16,6 +16,15 @@ std::uint16_t HourOf(const OutcomeToken &token)
 	return static_cast<std::uint16_t>(token.bytes[14] << 8 | token.bytes[15]);
 }
 
+// FNV-1a, folded to the 24 bits that a token has for it.
+std::uint32_t MarkOf(const std::string &role)
+{
+	std::uint32_t hash = 2166136261u;
+	for (char c : role)
+		hash = (hash ^ static_cast<std::uint8_t>(c)) * 16777619u;
+	return (hash >> 24) ^ (hash & 0xffffff);
+}
+
 int HexDigit(char c)
 {
 	if (c >= '0' && c <= '9')
@@ -59,6 +68,20 @@ OutcomeToken MakeToken(const std::array<std::uint8_t, 16> &random, RegionId regi
 	token.bytes[14] = static_cast<std::uint8_t>(HourOf(now) >> 8);
 	token.bytes[15] = static_cast<std::uint8_t>(HourOf(now));
 	return token;
+}
+
+OutcomeToken MadeOutTo(OutcomeToken token, const std::string &role)
+{
+	const std::uint32_t mark = MarkOf(role);
+	token.bytes[9] = static_cast<std::uint8_t>(mark >> 16);
+	token.bytes[10] = static_cast<std::uint8_t>(mark >> 8);
+	token.bytes[11] = static_cast<std::uint8_t>(mark);
+	return token;
+}
+
+bool IsMadeOutTo(const OutcomeToken &token, const std::string &role)
+{
+	return MadeOutTo(token, role) == token;
 }
 
 bool IsToken(const OutcomeToken &token)

@@ -1,7 +1,7 @@
 // The name of a transaction, under which its outcome is kept and can be asked for.
 //
-// A token is a UUID (version 8: 90 random bits) that says at which region the transaction commits and in
-// which hour it was made. Outcomes are kept in three buckets by the hour modulo three; the bucket two hours
+// A token is a UUID (version 8: 66 random bits) that says at which region the transaction commits, in which hour it
+// was made and, by a hash of its name, for which role: nobody else may settle it. Outcomes are kept in three buckets by the hour modulo three; the bucket two hours
 // back is emptied as a whole, so an outcome is known for an hour at least and forgotten without touching
 // its row.
 #pragma once
@@ -31,6 +31,10 @@ constexpr int kOutcomeBuckets = 3;
 // Makes a token from 16 random bytes. `now` in seconds since 1970, by the caller's clock.
 OutcomeToken MakeToken(const std::array<std::uint8_t, 16> &random, RegionId region,
                        std::int64_t now);
+
+// The token, made out to the role under which the transaction runs at its region.
+OutcomeToken MadeOutTo(OutcomeToken token, const std::string &role);
+bool IsMadeOutTo(const OutcomeToken &token, const std::string &role);
 
 // Nothing when the text is no token: not a UUID of our version.
 std::optional<OutcomeToken> ParseToken(const std::string &text);

@@ -124,6 +124,7 @@ public:
 	// Looks, without waiting, whether the server has closed the idle connection meanwhile.
 	bool StillThere();
 	bool UsedPassword() const { return PQconnectionUsedPassword(conn_) != 0; }
+	std::string User() const { return PQuser(conn_); }
 	int BackendPid() const { return PQbackendPID(conn_); }
 	// What the server reported last of a parameter; empty: nothing.
 	std::string Parameter(const char *name) const

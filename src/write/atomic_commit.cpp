@@ -12,6 +12,10 @@
 #include "write/outcome_table.hpp"
 #include "write/read_consistency.hpp"
 
+extern "C" {
+#include "miscadmin.h"
+}
+
 namespace homing::write {
 
 namespace {
@@ -36,7 +40,8 @@ core::Gid NewGid()
 	gid.database = MyDatabaseId;
 	gid.pid = MyProcPid;
 	gid.counter = ++counter;
-	gid.token = NewToken(gid.coordinator);
+	const char *user = pg::PgCall([] { return GetUserNameFromId(GetSessionUserId(), false); });
+	gid.token = NewToken(gid.coordinator, user);
 	return gid;
 }
 
@@ -81,7 +86,7 @@ void PrepareEverywhere(const std::vector<RegionSession *> &writers)
 	for (RegionSession *session : writers) {
 		const core::RegionId region = session->place().region;
 		gid.part = std::to_string(region.value) + "." + std::to_string(prepared->size());
-		const core::OutcomeToken token = NewToken(region);
+		const core::OutcomeToken token = NewToken(region, session->User());
 		prepared->push_back({session, token});
 		NeedPart(region, token);
 		session->PostPrepare(gid.Text(), token);

@@ -109,11 +109,11 @@ bool IsLost(core::RegionId region)
 	return known == nullptr || known->status == core::RegionStatus::kLost;
 }
 
-core::OutcomeToken NewToken(core::RegionId region)
+core::OutcomeToken NewToken(core::RegionId region, const std::string &role)
 {
 	core::OutcomeToken token;
 	pg::PgCall([&] { FillToken(region.value, token.bytes.data()); });
-	return token;
+	return core::MadeOutTo(token, role);
 }
 
 void Learn(const Place &place, pg::LatchWaiter &waiter, const std::string &reason, bool cancelled,

@@ -28,7 +28,7 @@ public:
 bool IsLost(core::RegionId region);
 
 // A new token for a transaction that commits at the region. Throws ServerError.
-core::OutcomeToken NewToken(core::RegionId region);
+core::OutcomeToken NewToken(core::RegionId region, const std::string &role);
 
 // Returns when the transaction has committed, with the position of its end or a later one, and its number
 // of rows. Throws NotCommitted; OutcomeUnknown when homing.outcome_timeout passes, or the user cancels

@@ -16,6 +16,7 @@ extern "C" {
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "postmaster/postmaster.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -170,6 +171,17 @@ KeptOutcome Settle(const core::OutcomeToken &token)
 	return kept;
 }
 
+// Only the role that the transaction runs as says that it commits, or rules it out.
+void CheckOwner(const core::OutcomeToken &token)
+{
+	const char *role = GetUserNameFromId(GetSessionUserId(), false);
+	const bool owns = pg::PgEntry([&] { return core::IsMadeOutTo(token, role); });
+	if (!owns && !superuser_arg(GetSessionUserId()))
+		ereport(ERROR,
+		        (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+		         errmsg("permission denied for the outcome of a transaction of another role")));
+}
+
 [[noreturn]] void RefuseStale(const core::OutcomeToken &token)
 {
 	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -271,6 +283,7 @@ PGDLLEXPORT Datum homing_keep_outcome(PG_FUNCTION_ARGS)
 {
 	const core::OutcomeToken token = TokenOf(PG_GETARG_UUID_P(0)->data);
 	CheckHere(token);
+	CheckOwner(token);
 	if (!core::IsFresh(token, Now()))
 		RefuseStale(token);
 	Datum values[] = {PG_GETARG_DATUM(0), Int64GetDatum(static_cast<int64>(last_rows))};
@@ -288,6 +301,7 @@ PGDLLEXPORT Datum homing_settle_outcome(PG_FUNCTION_ARGS)
 {
 	const core::OutcomeToken token = TokenOf(PG_GETARG_UUID_P(0)->data);
 	CheckHere(token);
+	CheckOwner(token);
 	if (core::IsForgettable(token, Now()))
 		RefuseStale(token);
 

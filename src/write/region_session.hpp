@@ -68,6 +68,9 @@ public:
 	// Commits the remote transaction; throws as RunAlone does.
 	void Commit(CommitPoint *commit);
 
+	// As whom it runs at the region.
+	std::string User() const { return connection_->User(); }
+
 	// Sends PREPARE TRANSACTION; `part` names the remote transaction. Receive takes the answer: then the part
 	// waits for the decision, or for Rollback.
 	void PostPrepare(const std::string &gid, const core::OutcomeToken &part);

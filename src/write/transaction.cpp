@@ -175,7 +175,7 @@ void CommitAt(RegionSession &session)
 	if (IsolationIsSerializable())
 		pg::PgCall([] { PreCommit_CheckForSerializationFailure(); });
 	CommitPoint commit;
-	commit.token = NewToken(session.place().region);
+	commit.token = NewToken(session.place().region, session.User());
 	session.Commit(&commit);
 	HoldCancel();
 	NeedCommit(session.place().region, commit.position);
@@ -282,7 +282,7 @@ remote::Result ForwardAlone(core::RegionId region, const RemoteStatement &statem
 {
 	RegionSession &session = SessionAt(region);
 	CommitPoint commit;
-	commit.token = NewToken(region);
+	commit.token = NewToken(region, session.User());
 	remote::Result result = session.RunAlone(statement, &commit);
 	HoldCancel();
 	NeedCommit(region, commit.position);

@@ -84,6 +84,8 @@ $cluster->fails_with('us', "$as_somebody INSERT INTO homing.outcome (id, bucket,
 $cluster->fails_with('us', "$as_somebody DELETE FROM homing.outcome", '42501', 'or removes them');
 $cluster->fails_with('us', "$as_somebody SELECT * FROM homing.outcome", '42501', 'or reads the tokens of others');
 $cluster->fails_with('us', "$as_somebody SELECT homing._rule_out('$here')", '42501', 'only regions rule out decisions');
+$cluster->fails_with('us', "$as_somebody SELECT $_('$here')", '42501', "nor is a token of another role for $_", qr/another role/)
+  for qw(homing._keep_outcome homing._settle_outcome);
 $cluster->fails_with('us', "$as_somebody SELECT homing.resolve('x', 'commit')", '42501', 'only the owner resolves');
 $cluster->fails_with('us', "$as_somebody SELECT homing.stat_forwarding_reset()", '42501', 'or resets the counters');
 $cluster->fails_with('us', "$as_somebody SELECT homing._cancel_deadlocked(pg_backend_pid(), 0)", '42501', 'or cancels others');

@@ -233,6 +233,15 @@ $cluster->sql('us', "UPDATE doc SET size = 1 WHERE id = $a");
 $cluster->poll('eu', 'SELECT count(*) = 0 FROM pg_prepared_xacts');
 is($cluster->sql('us', 'SELECT homing.outcome(' . "'00000000-0000-8000-8000-00000001$hour')"), 'aborted', 'it is rolled back, as nobody decided to commit it');
 
+# --- row 30: tokens of others --------------------------------------------------------------------------------------
+
+my $known = $cluster->sql('eu', 'SELECT array_agg(id) FROM homing.outcome');
+is(as('alice', "UPDATE doc SET size = 1 WHERE id = $a")->{sqlstate}, '', 'alice forwards');
+my $token = $cluster->sql('eu', "SELECT id FROM homing.outcome WHERE id <> ALL ('$known')");
+is(as('bob', "SELECT * FROM homing._settle_outcome('$token')", 'eu')->{sqlstate}, '42501', 'bob may not settle her transaction');
+is(as('bob', "SELECT homing._keep_outcome('$token')", 'eu')->{sqlstate}, '42501', 'nor claim that it has committed');
+is(as('alice', "SELECT committed FROM homing._settle_outcome('$token')", 'eu')->{rows}[0], 't', 'she may');
+
 # --- row 46: one statement -----------------------------------------------------------------------------------------
 
 for my $command ('COMMIT', 'ROLLBACK', 'SET ROLE postgres')

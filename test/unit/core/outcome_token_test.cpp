@@ -82,6 +82,17 @@ TEST(OutcomeToken, NoFreshOneIsEmptied)
 	}
 }
 
+TEST(OutcomeToken, BelongsToOneRole)
+{
+	const OutcomeToken token = MadeOutTo(Token(kNow), "alice");
+	EXPECT_TRUE(IsToken(token));
+	EXPECT_EQ(token.Region(), Token(kNow).Region());
+	EXPECT_EQ(BucketOf(token), BucketOf(Token(kNow)));
+	EXPECT_TRUE(IsMadeOutTo(token, "alice"));
+	for (const char *other : {"", "alic", "alice ", "Alice", "bob", "ecila"})
+		EXPECT_FALSE(IsMadeOutTo(token, other)) << other;
+}
+
 TEST(OutcomeToken, EveryBucketIsEmptied)
 {
 	bool emptied[kOutcomeBuckets] = {};
