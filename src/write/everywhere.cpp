@@ -189,11 +189,13 @@ void ExecuteElsewhere(const char *sql, List *relids, bool truncating)
 			}
 		});
 		for (core::RegionId region : others)
+			Post(region, Call("_await_change_everywhere", tables, truncating));
+		pg::PgCall([&] { RunOwnSql("SELECT homing._await_followers() WHERE $1 IS NOT NULL", 0); });
+		AwaitAll(others);
+		// Not before all have all: an apply worker would wait for the lock, and its region's step 2 for the worker.
+		for (core::RegionId region : others)
 			Post(region, Call("_prepare_change_everywhere", tables, truncating));
-		pg::PgCall([&] {
-			RunOwnSql("SELECT homing._await_followers() WHERE $1 IS NOT NULL", 0);
-			LockTables(relids);
-		});
+		pg::PgCall([&] { LockTables(relids); });
 		AwaitAll(others);
 		for (core::RegionId region : others)
 			Post(region, {sql, {}, false});

@@ -9,7 +9,7 @@
 //      lock: they go on.
 //   2  Each region flushes and waits until all others have applied its stream up to there. Now every region has every
 //      row that was ever written, and nothing is on its way.
-//   3  Each region locks the tables, and runs the statement: first all others at the same time, then this one.
+//   3  When all have answered, each region locks the tables, and runs the statement: first all others at the same time, then this one.
 //   4  All parts are prepared, the decision is ours, and a region commits its part when it has applied the decision
 //      out of our stream.
 //

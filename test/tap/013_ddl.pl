@@ -20,6 +20,22 @@ $cluster->sql('us', q{
 	SELECT homing.home_table('ticks', 'writer', placement => 'region', region => 'eu');});
 $cluster->converge;
 
+# What is on its way to a region gets there before that one locks its tables.
+my $apply = $cluster->sql('us', q{SELECT w.pid FROM pg_stat_subscription w JOIN homing.member m ON m.name = 'eu' CROSS JOIN homing.local_region l
+	WHERE w.subname = homing._stream_name(m.region_id, l.region_id) AND w.relid IS NULL});
+kill 'STOP', $apply;
+$cluster->sql('eu', q{INSERT INTO items (id) SELECT min(id) FROM generate_series(1, 1000) id WHERE homing.home_of('items', id) = 'eu'});
+my $output = '';
+my $change = IPC::Run::start([ 'psql', '-XAtq', '-d', $cluster->conninfo('us'), '-c', 'ALTER TABLE items ADD COLUMN early int' ],
+	'>', \$output, '2>&1', IPC::Run::timeout(120));
+$cluster->poll('us', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'ALTER TABLE items%' AND wait_event = 'Extension'});
+$cluster->poll('eu', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name LIKE 'pg_homing us%' AND state = 'active' AND query LIKE '%_change_everywhere%'});
+kill 'CONT', $apply;
+IPC::Run::finish($change);
+is($output, '', 'a change waits for what is on its way');
+$cluster->sql('us', 'DELETE FROM items');
+$cluster->sql('us', 'ALTER TABLE items DROP COLUMN early');
+
 # Rows come, change and go at all homes, by statements that are planned once. One writer also writes in all regions at a
 # time; with two of them, each could wait for the other at another region.
 my $number = 0;

@@ -11,7 +11,7 @@ DO $$
 DECLARE
 	for_everybody CONSTANT text[] := ARRAY['home_of', '_owns', '_routed', '_serves', '_check_option', '_unreferenced', '_exact_text', '_owner', '_heirs', '_homes', '_peer_seen', '_lease_left', '_cluster_stream',
 		'outcome', '_greet', '_keep_outcome', '_settle_outcome', '_last_commit',
-		'_begin_change_everywhere', '_prepare_change_everywhere', 'run_everywhere',
+		'_begin_change_everywhere', '_await_change_everywhere', '_prepare_change_everywhere', 'run_everywhere',
 		'_final_position', 'causal_token', 'wait_for', '_forward_stats', '_sessions'];
 	item record;
 BEGIN

@@ -55,6 +55,15 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION homing._await_change_everywhere(tables text[], truncating boolean) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM homing._check_may_change(tables, truncating);
+	PERFORM homing._await_followers();
+END
+$$;
+
 CREATE FUNCTION homing._prepare_change_everywhere(tables text[], truncating boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -63,7 +72,6 @@ DECLARE
 	timeout CONSTANT text := current_setting('lock_timeout');
 BEGIN
 	PERFORM homing._check_may_change(tables, truncating);
-	PERFORM homing._await_followers();
 	IF timeout = '0' THEN
 		PERFORM set_config('lock_timeout', '10s', true);
 	END IF;
