@@ -51,9 +51,9 @@ void Attach(void *memory, LWLock *, bool fresh)
 	}
 }
 
-void OnTransactionEnd(XactEvent event, void *)
+[[gnu::hot]] void OnTransactionEnd(XactEvent event, void *)
 {
-	if (event != XACT_EVENT_COMMIT || !IsLogicalWorker())
+	if (event != XACT_EVENT_COMMIT || MyLogicalRepWorker == nullptr)
 		return;
 	pg_atomic_fetch_add_u64(&progress->applied, 1);
 	ConditionVariableBroadcast(&progress->moved);

@@ -5,7 +5,7 @@
 
 namespace homing::pg {
 
-ErrorData *CallGuarded(void (*call)(void *), void *argument)
+[[gnu::hot]] ErrorData *CallGuarded(void (*call)(void *), void *argument)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ErrorData *volatile error = nullptr;

@@ -74,7 +74,7 @@ void Attach(void *memory, LWLock *, bool fresh)
 	ConditionVariableInit(&shared->changed);
 }
 
-void OnTransactionEnd(XactEvent event, void *)
+[[gnu::hot]] void OnTransactionEnd(XactEvent event, void *)
 {
 	switch (event) {
 	case XACT_EVENT_COMMIT:
@@ -442,12 +442,12 @@ void WakeWaiters() noexcept
 	ConditionVariableBroadcast(&shared->changed);
 }
 
-bool CatalogIsCurrent()
+[[gnu::hot]] bool CatalogIsCurrent()
 {
 	return cache_valid && cache_generation == pg_atomic_read_u64(&shared->catalog);
 }
 
-const Catalog *CurrentCatalog()
+[[gnu::hot]] const Catalog *CurrentCatalog()
 {
 	if (shared == nullptr)
 		return nullptr;
@@ -462,7 +462,7 @@ const Catalog *LastCatalog()
 	return cached.get();
 }
 
-CatalogVersion CurrentVersion()
+[[gnu::hot]] CatalogVersion CurrentVersion()
 {
 	return {pg_atomic_read_u64(&shared->catalog), pg_atomic_read_u64(&shared->assignments)};
 }

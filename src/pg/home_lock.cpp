@@ -43,7 +43,7 @@ LOCKMODE ModeForWrite(uint32 home)
 	return home == kWholeKeyspace ? ShareLock : RowExclusiveLock;
 }
 
-bool Lock(core::KeyspaceId keyspace, uint32 home, LOCKMODE mode, bool wait = true)
+[[gnu::hot]] bool Lock(core::KeyspaceId keyspace, uint32 home, LOCKMODE mode, bool wait = true)
 {
 	const LOCKTAG tag = TagOf(keyspace, home);
 	return LockAcquire(&tag, mode, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
@@ -68,7 +68,7 @@ void AwaitLock(void *argument)
 // A writer has locked its table before it comes here. A change of the table in every region holds the homes while it
 // waits for what is on its way, and only then wants the table: the circle closes long after we began to wait. The
 // server looks for circles once, so the change would find it and be the victim. We look again and again.
-void LockForWrite(core::KeyspaceId keyspace, uint32 home)
+[[gnu::hot]] void LockForWrite(core::KeyspaceId keyspace, uint32 home)
 {
 	constexpr int kLookEvery = 200;  // ms
 	if (Lock(keyspace, home, ModeForWrite(home), false))
@@ -87,7 +87,7 @@ void LockForWrite(core::KeyspaceId keyspace, uint32 home)
 
 }  // namespace
 
-void LockHomeForWrite(core::KeyspaceId keyspace, core::HomeId home)
+[[gnu::hot]] void LockHomeForWrite(core::KeyspaceId keyspace, core::HomeId home)
 {
 	LockForWrite(keyspace, static_cast<uint32>(home.value));
 }

@@ -90,7 +90,7 @@ bool SharesKeyBytes(Oid key_type, Oid type)
 	       (IsText(key_type) && IsText(type));
 }
 
-KeyBytes CanonicalKey(Datum value, Oid type, uint8 buffer[8])
+[[gnu::hot]] KeyBytes CanonicalKey(Datum value, Oid type, uint8 buffer[8])
 {
 	switch (type) {
 	case INT2OID:

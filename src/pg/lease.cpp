@@ -105,7 +105,7 @@ core::Instant ValidUntil(Slot *slot)
 	return {static_cast<int64>(pg_atomic_read_u64(&slot->valid_until))};
 }
 
-bool LeaseStands()
+[[gnu::hot]] bool LeaseStands()
 {
 	Slot *slot = Mine();
 	return slot != nullptr && BootTime() < ValidUntil(slot);
@@ -220,7 +220,7 @@ void WithholdAcknowledgement()
 	InterruptPending = true;
 }
 
-void OnTransactionEnd(XactEvent event, void *)
+[[gnu::hot]] void OnTransactionEnd(XactEvent event, void *)
 {
 	if (!watched)
 		return;
@@ -261,7 +261,7 @@ core::Instant BootTime()
 	return {static_cast<int64>(now.tv_sec) * 1000000 + now.tv_nsec / 1000};
 }
 
-bool MayServe(const core::Electorate &electorate)
+[[gnu::hot]] bool MayServe(const core::Electorate &electorate)
 {
 	if (core::NeedsLease(FencingMode(), electorate)) {
 		watched = true;

@@ -357,7 +357,7 @@ bool AnyFollows()
 	return false;
 }
 
-void OnTransactionEnd(XactEvent event, void *)
+[[gnu::hot]] void OnTransactionEnd(XactEvent event, void *)
 {
 	if (sessions->empty())
 		return;

@@ -60,7 +60,8 @@ bool IsDropOfHoming(Node *statement)
 }
 
 // The net for what parse trees do not show: DROP … CASCADE, DROP OWNED, dropping a schema or a type.
-void OnObjectAccess(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *argument)
+[[gnu::hot]] void OnObjectAccess(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
+                                 void *argument)
 {
 	if (next_object_access != nullptr)
 		next_object_access(access, class_id, object_id, sub_id, argument);

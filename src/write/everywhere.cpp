@@ -213,7 +213,7 @@ void FollowElsewhere(const char *sql)
 	});
 }
 
-bool HasChangedTables()
+[[gnu::hot]] bool HasChangedTables()
 {
 	return changed_level > 0;
 }

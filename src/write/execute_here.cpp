@@ -91,7 +91,7 @@ uint64 ExecuteByHome(Query *query, EState *outer, ParamListInfo params, DestRece
 	return Execute(planner(query, outer->es_sourceText, 0, params), outer, params, receiver);
 }
 
-TupleTableSlot *ServeRow(PlanState *plan, ExecProcNodeMtd next)
+[[gnu::hot]] TupleTableSlot *ServeRow(PlanState *plan, ExecProcNodeMtd next)
 {
 	TupleTableSlot *row = nullptr;
 	++serving;

@@ -22,7 +22,7 @@ struct Approval {
 
 Approval *approvals = nullptr;
 
-void Withdraw(void *argument)
+[[gnu::hot]] void Withdraw(void *argument)
 {
 	auto *approval = static_cast<Approval *>(argument);
 	if (approval->previous != nullptr)
@@ -49,7 +49,7 @@ bool AnyWriteApproved()
 	return approvals != nullptr;
 }
 
-void ApproveWrites(Oid relid, MemoryContext context)
+[[gnu::hot]] void ApproveWrites(Oid relid, MemoryContext context)
 {
 	auto *approval = static_cast<Approval *>(MemoryContextAlloc(context, sizeof(Approval)));
 	approval->relid = relid;

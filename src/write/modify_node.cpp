@@ -329,13 +329,13 @@ void RegisterModifyNode()
 	RegisterCustomScanMethods(&kScanMethods);
 }
 
-bool WritesByHome(const PlannedStmt *statement)
+[[gnu::hot]] bool WritesByHome(const PlannedStmt *statement)
 {
 	return IsA(statement->planTree, CustomScan) &&
 	       castNode(CustomScan, statement->planTree)->methods == &kScanMethods;
 }
 
-HomedWrite HomedWriteOf(const PlannedStmt *statement)
+[[gnu::hot]] HomedWrite HomedWriteOf(const PlannedStmt *statement)
 {
 	auto *scan = castNode(CustomScan, statement->planTree);
 	return {scan, static_cast<Plan *>(linitial(scan->custom_plans)),

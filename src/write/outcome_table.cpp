@@ -33,7 +33,7 @@ ExecutorFinish_hook_type next_finish = nullptr;
 // Rows of the last write that this session finished, for whoever loses the answer.
 uint64 last_rows = 0;
 
-void FinishAndCount(QueryDesc *query)
+[[gnu::hot]] void FinishAndCount(QueryDesc *query)
 {
 	if (next_finish != nullptr)
 		next_finish(query);

@@ -21,13 +21,13 @@ namespace {
 ExecutorStart_hook_type next_start = nullptr;
 ExecProcNodeMtd modify = nullptr;  // the server's function for ModifyTable
 
-TupleTableSlot *ServeModify(PlanState *node)
+[[gnu::hot]] TupleTableSlot *ServeModify(PlanState *node)
 {
 	return ServeRow(node, modify);
 }
 
 // The execution has a copy of the table's triggers. Where the guard is all there is, it does not run.
-void LeaveOutGuard(ResultRelInfo *relation)
+[[gnu::hot]] void LeaveOutGuard(ResultRelInfo *relation)
 {
 	const TriggerDesc *triggers = relation->ri_TrigDesc;
 	if (triggers != nullptr && triggers->numtriggers == 1 &&
@@ -44,7 +44,7 @@ void Start(QueryDesc *query, int flags)
 }
 
 // With the locks that keep the home here. False: "Homed Modify" has to decide.
-bool IsServed(const HomedWrite &write, const QueryDesc *query, PlainKey *key)
+[[gnu::hot]] bool IsServed(const HomedWrite &write, const QueryDesc *query, PlainKey *key)
 {
 	if (!FindPlainKey(write.scan, write.keys, query->params, key))
 		return false;
@@ -57,7 +57,7 @@ bool IsServed(const HomedWrite &write, const QueryDesc *query, PlainKey *key)
 	return true;
 }
 
-void StartServed(QueryDesc *query, Plan *plan, Oid relid, int flags)
+[[gnu::hot]] void StartServed(QueryDesc *query, Plan *plan, Oid relid, int flags)
 {
 	auto *exchanged = makeNode(PlannedStmt);
 	*exchanged = *query->plannedstmt;
@@ -74,7 +74,7 @@ void StartServed(QueryDesc *query, Plan *plan, Oid relid, int flags)
 }
 
 // What EXPLAIN shows is the plan with the node.
-void StartByOwnPlan(QueryDesc *query, int flags)
+[[gnu::hot]] void StartByOwnPlan(QueryDesc *query, int flags)
 {
 	if ((flags & EXEC_FLAG_EXPLAIN_ONLY) != 0 || query->instrument_options != 0 ||
 	    !WritesByHome(query->plannedstmt)) {

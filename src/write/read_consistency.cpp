@@ -280,7 +280,7 @@ bool SettlePlace(QueryDesc *query)
 	return at_home || !place.here;
 }
 
-void StartAfterWaiting(QueryDesc *query, int flags)
+[[gnu::hot]] void StartAfterWaiting(QueryDesc *query, int flags)
 {
 	pg::WatchForDeadlock();
 	if ((flags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
@@ -423,7 +423,7 @@ void ForgetPart(core::RegionId region, const core::OutcomeToken &part) noexcept
 	TakeBackPart(region, part);
 }
 
-void CheckSeesOwnWrites(Query *query, ParamListInfo params, const Decision *decision)
+[[gnu::hot]] void CheckSeesOwnWrites(Query *query, ParamListInfo params, const Decision *decision)
 {
 	const WritePlaces written = HiddenWrites();
 	if (written.elsewhere == 0 || !pg::PgEntry([&] { return ReadsOtherHomedTables(query); }))

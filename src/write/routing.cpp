@@ -459,7 +459,7 @@ private:
 
 // The common case by the shortest way: one key, its home here and never elsewhere.
 // False: look properly.
-bool ServesOneKey(const WrittenKeys &keys, Decision *decision)
+[[gnu::hot]] bool ServesOneKey(const WrittenKeys &keys, Decision *decision)
 {
 	const WrittenTarget &target = keys.targets[0];
 	if (keys.target_count != 1 || target.unproved != nullptr || target.homes != nullptr ||
@@ -517,7 +517,7 @@ void PrepareManyClaims()
 	own_claims.AddMany();
 }
 
-bool ServesAtOnce(const WrittenKeys &keys, Decision *decision)
+[[gnu::hot]] bool ServesAtOnce(const WrittenKeys &keys, Decision *decision)
 {
 	if (HasChangedTables())
 		pg::PgCall([] { CheckMayWriteRows(); });

@@ -37,7 +37,7 @@ void OnTransactionEnd(XactEvent event, void *)
 
 }  // namespace
 
-void NoteFunction(Oid function)
+[[gnu::hot]] void NoteFunction(Oid function)
 {
 	if (function == F_SETVAL_REGCLASS_INT8 || function == F_SETVAL_REGCLASS_INT8_BOOL) {
 		pg::AtTransactionEnd<OnTransactionEnd>();

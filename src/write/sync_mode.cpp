@@ -30,7 +30,7 @@ bool NamesRegions()
 
 }  // namespace
 
-void CheckWaitsForRegions()
+[[gnu::hot]] void CheckWaitsForRegions()
 {
 	if (synchronous_commit >= SYNCHRONOUS_COMMIT_REMOTE_FLUSH || !NamesRegions())
 		return;

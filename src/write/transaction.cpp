@@ -154,7 +154,7 @@ std::vector<RegionSession *> Writers()
 	return writers;
 }
 
-bool WroteHere()
+[[gnu::hot]] bool WroteHere()
 {
 	return TransactionIdIsValid(GetTopTransactionIdIfAny());
 }
@@ -214,7 +214,7 @@ bool IsToClose(const RegionSession &session)
 	return session.Dead() || session.Wanted() || HasIdled(session.LastUse());
 }
 
-void OnTransactionEnd(XactEvent event, void *)
+[[gnu::hot]] void OnTransactionEnd(XactEvent event, void *)
 {
 	if (event == XACT_EVENT_COMMIT && pg::settings.forwarded_from[0] != '\0')
 		pg::DebugPoint("served-committed");
@@ -342,7 +342,7 @@ remote::Result Await(core::RegionId region)
 	return result;
 }
 
-void CheckMayWriteHere()
+[[gnu::hot]] void CheckMayWriteHere()
 {
 	served_here = true;
 	pg::PgEntry([] {
@@ -351,7 +351,7 @@ void CheckMayWriteHere()
 	});
 }
 
-WritePlaces WhereWritten()
+[[gnu::hot]] WritePlaces WhereWritten()
 {
 	WritePlaces places{0, {}, served_here};
 	if (sessions != nullptr) {

@@ -43,7 +43,7 @@ bool UnknownParamWalker(Node *node, void *context)
 }
 
 // The value of a constant or parameter.
-bool FindValue(Expr *expr, ParamListInfo list, Datum *value, bool *isnull)
+[[gnu::hot]] bool FindValue(Expr *expr, ParamListInfo list, Datum *value, bool *isnull)
 {
 	if (IsA(expr, Const)) {
 		*isnull = reinterpret_cast<Const *>(expr)->constisnull;
@@ -221,7 +221,7 @@ WrittenKeys EvaluateKeys(CustomScan *scan, List *stored, EState *estate, bool ex
 	return keys;
 }
 
-bool FindPlainKey(CustomScan *scan, List *stored, ParamListInfo params, PlainKey *key)
+[[gnu::hot]] bool FindPlainKey(CustomScan *scan, List *stored, ParamListInfo params, PlainKey *key)
 {
 	if (list_length(stored) != 1 || list_length(scan->custom_exprs) != 1)
 		return false;
