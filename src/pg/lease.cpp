@@ -42,6 +42,8 @@ struct Slot {
 	int keeper;                    // pid; 0: none
 	pg_atomic_uint64 valid_until;  // µs; 0: never held one
 	pg_atomic_uint32 confirmed;
+	pg_atomic_uint64 counted;  // epoch of the map whose voters gave the lease
+	pg_atomic_uint32 recount;  // is wanted
 	Promised promised[kMaxRegions];
 };
 
@@ -88,6 +90,8 @@ Slot *Mine()
 			slot->database = MyDatabaseId;
 			pg_atomic_init_u64(&slot->valid_until, 0);
 			pg_atomic_init_u32(&slot->confirmed, 0);
+			pg_atomic_init_u64(&slot->counted, 0);
+			pg_atomic_init_u32(&slot->recount, 0);
 			mine = slot;
 		}
 	}
@@ -333,15 +337,23 @@ bool LeaseIsKept()
 	return kept;
 }
 
-void PublishLease(core::Instant until)
+void PublishLease(core::Instant until, std::int64_t epoch)
 {
 	Slot *slot = Mine();
 	if (slot == nullptr)
 		return;
 	const bool news = !LeaseStands();
 	pg_atomic_write_u64(&slot->valid_until, until.us > 0 ? static_cast<uint64>(until.us) : 0);
+	pg_memory_barrier();
+	pg_atomic_write_u64(&slot->counted, static_cast<uint64>(epoch));
 	if (news && LeaseStands())
 		WakeWaiters();
+}
+
+bool RecountIsWanted()
+{
+	Slot *slot = Mine();
+	return slot != nullptr && pg_atomic_exchange_u32(&slot->recount, 0) != 0;
 }
 
 void ConfirmServing()
@@ -361,6 +373,7 @@ PG_FUNCTION_INFO_V1(homing_silent_for);
 PG_FUNCTION_INFO_V1(homing_lease_left);
 PG_FUNCTION_INFO_V1(homing_check_lease);
 PG_FUNCTION_INFO_V1(homing_confirm_serving);
+PG_FUNCTION_INFO_V1(homing_lease_is_counted);
 
 // (for_vote bool) → whether it is held, to the end of the transaction; for a vote it is waited for.
 PGDLLEXPORT Datum homing_lock_votes(PG_FUNCTION_ARGS)
@@ -446,6 +459,17 @@ PGDLLEXPORT Datum homing_confirm_serving(PG_FUNCTION_ARGS)
 	(void) RequiredSlot();
 	ConfirmServing();
 	PG_RETURN_VOID();
+}
+
+// (epoch int8) → whether this region serves by no lease that was counted by an older map.
+PGDLLEXPORT Datum homing_lease_is_counted(PG_FUNCTION_ARGS)
+{
+	Slot *slot = RequiredSlot();
+	const bool counted =
+		pg_atomic_read_u64(&slot->counted) >= static_cast<uint64>(PG_GETARG_INT64(0));
+	if (!counted)
+		pg_atomic_write_u32(&slot->recount, 1);
+	PG_RETURN_BOOL(counted || !LeaseStands());
 }
 
 PGDLLEXPORT Datum homing_check_lease(PG_FUNCTION_ARGS)

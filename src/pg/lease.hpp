@@ -35,7 +35,10 @@ const char *WhyNotServing();
 // False: another process keeps it. Given back when the process ends.
 bool ClaimLease();
 bool LeaseIsKept();
-void PublishLease(core::Instant until);
+// `epoch`: of the map whose voters it was counted by.
+void PublishLease(core::Instant until, std::int64_t epoch);
+// Whether somebody waits for the lease to be counted anew; asked once.
+bool RecountIsWanted();
 // A peer that was asked has not called this region lost: it may go on where no lease is needed.
 void ConfirmServing();
 

@@ -33,7 +33,7 @@ namespace {
 using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 
-constexpr milliseconds kSlice{500};  // between two looks whether somebody wants the database
+constexpr milliseconds kSlice{250};  // between two looks whether somebody wants something
 
 struct Voter {
 	std::string name;
@@ -238,6 +238,8 @@ void Keeper::Round()
 {
 	if (fenced_)
 		return;
+	// By the voters of the map as it is now; somebody may wait for that.
+	pg::PublishLease(holder_->ValidUntil(), epoch_);
 	const core::Instant begin = pg::BootTime();
 	try {
 		if (std::find(electorate_.begin(), electorate_.end(), here_) != electorate_.end())
@@ -260,13 +262,13 @@ void Keeper::Round()
 			if (Ask(id, voter))
 				changed_ = true;
 			if (changed_ && !fenced_)
-				pg::PublishLease(holder_->ValidUntil());
+				pg::PublishLease(holder_->ValidUntil(), epoch_);
 		}
 	}
 	if (fenced_)
-		pg::PublishLease({});
+		pg::PublishLease({}, epoch_);
 	else if (voters_.empty())
-		pg::PublishLease(holder_->ValidUntil());
+		pg::PublishLease(holder_->ValidUntil(), epoch_);
 	changed_ = false;
 }
 
@@ -282,7 +284,7 @@ bool Keeper::Sleep()
 		if (pg::PgCall([] { return DatabaseIsWanted(); }))
 			return false;
 		const auto left = std::chrono::ceil<milliseconds>(until - Clock::now());
-		if (left.count() <= 0)
+		if (left.count() <= 0 || pg::RecountIsWanted())
 			return true;
 		const long timeout = static_cast<long>(std::min(left, kSlice).count());
 		pg::PgCall([&] { Nap(timeout); });

@@ -42,6 +42,8 @@ $cluster->fails_with('w', "SELECT homing.create_witness('w', '$us', via => '$us'
 $cluster->fails_with('eu', "SELECT homing.create_witness('w', '$us', via => '$us')", '55000', 'a region is no witness', qr/region "eu" of a cluster already/);
 is($cluster->sql($_, q{SELECT count(*) FROM homing.witness}), '0', "$_: nothing is left of it") for qw(us eu w);
 $cluster->create_witness('us');
+# A voter that was just started has promised the longest lease that it ever did.
+$cluster->sql($_, 'UPDATE homing.acceptor SET longest_lease = 2000') for qw(us eu);
 my %key = $cluster->accounts;
 sub write_at { my ($region) = @_; return "UPDATE accounts SET balance = balance + 1 WHERE id = $key{$region}"; }
 

@@ -558,6 +558,9 @@ BEGIN
 			witnesses := homing._open_witnesses(newest);
 			votes := homing._vote_lost(newest, targets, survivors, witnesses, purpose);
 			newest := votes->'map';
+			-- Promises of those about to be lost no longer count anywhere: without them as voters, fewer can outvote
+			-- a survivor.
+			PERFORM homing._at_survivors(survivors, 'SELECT homing._await_recount($1::bigint)', newest->>'epoch');
 			SELECT array_agg(t ORDER BY t) INTO targets FROM (
 				SELECT (m->>'id')::int2 FROM jsonb_array_elements(newest->'members') m
 				WHERE m->>'status' <> 'lost' AND (m->>'pending')::boolean) x(t);
