@@ -7,6 +7,7 @@
 #include "pg/catalog.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
+#include "pg/transaction_end.hpp"
 
 extern "C" {
 #include "access/xact.h"
@@ -209,21 +210,6 @@ void RefuseAtEnd()
 	                errhint("Write at another region, or again when this one reaches the others.")));
 }
 
-// The transaction is committed: no error may be raised any more. The client does not hear of it, and finds the
-// connection closed, as after any loss of the connection.
-void WithholdAcknowledgement()
-{
-	ereport(
-		WARNING,
-		(errcode(ERRCODE_ADMIN_SHUTDOWN),
-	     errmsg("closing the connection because the lease of this region ran out during a commit"),
-	     errdetail(
-			 "The transaction is committed here, but may not survive if the region was declared lost.")));
-	whereToSendOutput = DestNone;
-	ProcDiePending = true;
-	InterruptPending = true;
-}
-
 [[gnu::hot]] void OnTransactionEnd(XactEvent event, void *)
 {
 	if (!watched)
@@ -240,7 +226,9 @@ void WithholdAcknowledgement()
 	case XACT_EVENT_PREPARE:
 		watched = false;
 		if (wrote && !LeaseStands())
-			WithholdAcknowledgement();
+			WithholdAcknowledgement(
+				"closing the connection because the lease of this region ran out during a commit",
+				"The transaction is committed here, but may not survive if the region was declared lost.");
 		break;
 	case XACT_EVENT_ABORT:
 		watched = false;

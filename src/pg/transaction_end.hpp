@@ -6,6 +6,9 @@
 
 extern "C" {
 #include "access/xact.h"
+#include "miscadmin.h"
+#include "tcop/dest.h"
+#include "tcop/tcopprot.h"
 }
 
 namespace homing::pg {
@@ -27,6 +30,17 @@ void AtSubTransactionEnd()
 	if (!added)
 		RegisterSubXactCallback(callback, nullptr);
 	added = true;
+}
+
+// The transaction has committed: no error may be raised any more. The client does not hear of it, and finds the
+// connection closed, as after any loss of the connection.
+inline void WithholdAcknowledgement(const char *message, const char *detail)
+{
+	ereport(WARNING, (errcode(ERRCODE_ADMIN_SHUTDOWN), errmsg_internal("%s", message),
+	                  errdetail_internal("%s", detail)));
+	whereToSendOutput = DestNone;
+	ProcDiePending = true;
+	InterruptPending = true;
 }
 
 }  // namespace homing::pg

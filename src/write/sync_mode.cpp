@@ -1,10 +1,15 @@
 #include "write/sync_mode.hpp"
 
 #include "pg/boundary.hpp"
+#include "pg/transaction_end.hpp"
 
 extern "C" {
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "replication/syncrep.h"
+#include "replication/walsender.h"
+#include "replication/walsender_private.h"
+#include "storage/lwlock.h"
 #include "utils/guc.h"
 }
 
@@ -42,6 +47,21 @@ bool NamesRegions()
 				 "synchronous_standby_names has streams to other regions: what is acknowledged must be "
 				 "flushed at another region."),
 	         errhint("SET synchronous_commit = on, or remote_apply.")));
+}
+
+void WithholdUnconfirmed() noexcept
+{
+	if (!NamesRegions())
+		return;
+	const int mode = synchronous_commit == SYNCHRONOUS_COMMIT_REMOTE_APPLY ? SYNC_REP_WAIT_APPLY
+	                                                                       : SYNC_REP_WAIT_FLUSH;
+	LWLockAcquire(SyncRepLock, LW_SHARED);
+	const bool confirmed = XactLastCommitEnd <= WalSndCtl->lsn[mode];
+	LWLockRelease(SyncRepLock);
+	if (!confirmed)
+		pg::WithholdAcknowledgement(
+			"closing the connection because no other region has confirmed a commit",
+			"The transaction is committed here, but may not survive the loss of this region.");
 }
 
 }  // namespace homing::write

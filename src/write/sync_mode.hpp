@@ -7,4 +7,9 @@ namespace homing::write {
 // the session would not wait for the other regions that it has to wait for (PROTOCOL §3 row 56).
 void CheckWaitsForRegions();
 
+// Requires: such a transaction has just committed. A wait for the other regions can be cancelled, and the server then
+// acknowledges the commit with a warning: instead, the client does not hear of it, and finds the connection closed
+// (row 54). Never fails.
+void WithholdUnconfirmed() noexcept;
+
 }  // namespace homing::write

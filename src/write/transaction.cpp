@@ -49,6 +49,7 @@ bool credentials_changed = false;
 
 // The transaction has served a write of a homed table. A ROLLBACK TO leaves it set.
 bool served_here = false;
+bool waits_for_regions = false;  // with its commit
 
 // A region has committed what this transaction did; a cancel must not make it look undone any more.
 bool cancel_held = false;
@@ -221,8 +222,15 @@ bool IsToClose(const RegionSession &session)
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 		served_here = false;
 	if (served_here && (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE) &&
-	    WroteHere())
+	    WroteHere()) {
 		CheckWaitsForRegions();
+		waits_for_regions = event == XACT_EVENT_PRE_COMMIT;
+	}
+	if (waits_for_regions && event != XACT_EVENT_PRE_COMMIT) {
+		waits_for_regions = false;
+		if (event == XACT_EVENT_COMMIT)
+			WithholdUnconfirmed();
+	}
 	if (sessions == nullptr)
 		return;
 	switch (event) {
