@@ -1,6 +1,7 @@
 #include "write/own_plan.hpp"
 
 #include "pg/catalog.hpp"
+#include "write/everywhere.hpp"
 #include "write/execute_here.hpp"
 #include "write/guard.hpp"
 #include "write/modify_node.hpp"
@@ -49,8 +50,13 @@ void Start(QueryDesc *query, int flags)
 	if (!FindPlainKey(write.scan, write.keys, query->params, key))
 		return false;
 	const WrittenKeys keys{&key->target, 1};
+	HomeHere here{};
 	Decision decision{};
-	if (!pg::PgEntry([&] { return ServesAtOnce(keys, &decision); }))
+	if (!pg::PgEntry([&] { return FindHomeHere(keys, &here); }))
+		return false;
+	if (HasChangedTables())
+		CheckMayWriteRows();
+	if (!LockHomeHere(here, &decision))
 		return false;
 	CheckSeesOwnWrites(write.query, query->params, &decision);
 	CheckMayWriteHere();

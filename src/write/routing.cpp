@@ -457,38 +457,6 @@ private:
 	Decision decision_{};
 };
 
-// The common case by the shortest way: one key, its home here and never elsewhere.
-// False: look properly.
-[[gnu::hot]] bool ServesOneKey(const WrittenKeys &keys, Decision *decision)
-{
-	const WrittenTarget &target = keys.targets[0];
-	if (keys.target_count != 1 || target.unproved != nullptr || target.homes != nullptr ||
-	    target.key_count != 1 || target.keys[0].data == nullptr || !pg::CatalogIsCurrent())
-		return false;
-	const pg::CatalogVersion seen = pg::CurrentVersion();
-	const pg::Catalog *catalog = pg::CurrentCatalog();
-	if (catalog == nullptr || !catalog->fenced.empty())
-		return false;
-	auto table = catalog->tables.find(target.homed);
-	if (table == catalog->tables.end() || !table->second.active)
-		return false;
-	const std::vector<bool> *here = table->second.unmoved_here;
-	if (here == nullptr)
-		return false;
-	const core::HomeId home =
-		core::HomeOfHash(core::HashKey(target.keys[0].data, target.keys[0].size),
-	                     static_cast<std::int32_t>(here->size()));
-	if (!(*here)[static_cast<std::size_t>(home.value)])
-		return false;
-	pg::PgCall([&] { pg::LockHomeForWrite(table->second.keyspace, home); });
-	if (!(pg::CurrentVersion() == seen) || !pg::MayServe(catalog->electorate))
-		return false;
-	decision->serve = true;
-	decision->region = catalog->map.here();
-	decision->seen = seen;
-	return true;
-}
-
 }  // namespace
 
 void AwaitArrivals(core::KeyspaceId keyspace)
@@ -517,19 +485,48 @@ void PrepareManyClaims()
 	own_claims.AddMany();
 }
 
-[[gnu::hot]] bool ServesAtOnce(const WrittenKeys &keys, Decision *decision)
+[[gnu::hot]] bool FindHomeHere(const WrittenKeys &keys, HomeHere *here)
 {
-	if (HasChangedTables())
-		pg::PgCall([] { CheckMayWriteRows(); });
-	return ServesOneKey(keys, decision);
+	const WrittenTarget &target = keys.targets[0];
+	if (keys.target_count != 1 || target.unproved != nullptr || target.homes != nullptr ||
+	    target.key_count != 1 || target.keys[0].data == nullptr || !pg::CatalogIsCurrent())
+		return false;
+	here->seen = pg::CurrentVersion();
+	here->catalog = pg::CurrentCatalog();
+	if (here->catalog == nullptr || !here->catalog->fenced.empty())
+		return false;
+	auto table = here->catalog->tables.find(target.homed);
+	if (table == here->catalog->tables.end() || !table->second.active)
+		return false;
+	const std::vector<bool> *unmoved = table->second.unmoved_here;
+	if (unmoved == nullptr)
+		return false;
+	here->keyspace = table->second.keyspace;
+	here->home = core::HomeOfHash(core::HashKey(target.keys[0].data, target.keys[0].size),
+	                              static_cast<std::int32_t>(unmoved->size()));
+	return (*unmoved)[static_cast<std::size_t>(here->home.value)];
+}
+
+[[gnu::hot]] bool LockHomeHere(const HomeHere &here, Decision *decision)
+{
+	pg::LockHomeForWrite(here.keyspace, here.home);
+	if (!(pg::CurrentVersion() == here.seen) || !pg::MayServe(here.catalog->electorate))
+		return false;
+	decision->serve = true;
+	decision->region = here.catalog->map.here();
+	decision->seen = here.seen;
+	return true;
 }
 
 // The lock comes first, then the look at the catalog that counts: it is not older than the lock, so no
 // move has passed in between (DESIGN §5.4). Locks of an outdated look are kept; they do no harm.
 Decision Decide(const WrittenKeys &keys, bool lock)
 {
+	if (lock && HasChangedTables())
+		pg::PgCall([] { CheckMayWriteRows(); });
 	Decision served{};
-	if (lock && ServesAtOnce(keys, &served))
+	HomeHere here{};
+	if (lock && FindHomeHere(keys, &here) && pg::PgCall([&] { return LockHomeHere(here, &served); }))
 		return served;
 
 	const auto start = std::chrono::steady_clock::now();

@@ -37,9 +37,19 @@ struct Decision {
 // kSettlingTime.
 Decision Decide(const WrittenKeys &keys, bool lock);
 
-// The shortest way to the commonest decision, with the lock: one key, served here. False: nothing is decided.
-// Throws as Decide.
-bool ServesAtOnce(const WrittenKeys &keys, Decision *decision);
+// The shortest way to the commonest decision, in two steps: one key, its home here and never elsewhere; then its lock.
+struct HomeHere {
+	const pg::Catalog *catalog;
+	core::KeyspaceId keyspace;
+	core::HomeId home;
+	pg::CatalogVersion seen;
+};
+
+// False: nothing is known. Throws as Decide.
+bool FindHomeHere(const WrittenKeys &keys, HomeHere *here);
+
+// A plain server call. With the lock that keeps the home here; false: nothing is decided.
+bool LockHomeHere(const HomeHere &here, Decision *decision);
 
 // Waits until no home of the keyspace is on its way to this region, for those who do not know which homes they
 // will serve. 40001 after homing.handover_timeout.
