@@ -238,9 +238,11 @@ void Keeper::Round()
 {
 	if (fenced_)
 		return;
-	// By the voters of the map as it is now; somebody may wait for that.
-	pg::PublishLease(holder_->ValidUntil(), epoch_);
 	const core::Instant begin = pg::BootTime();
+	// By the voters of the map as it is now; somebody may wait for that. New voters are asked before a lease ends that
+	// the voters before them gave, or each commit of this moment would fail.
+	if (holder_->MayServe(begin))
+		pg::PublishLease(holder_->ValidUntil(), epoch_);
 	try {
 		if (std::find(electorate_.begin(), electorate_.end(), here_) != electorate_.end())
 			Take(here_, "", AskHere(), begin);
@@ -261,14 +263,11 @@ void Keeper::Round()
 				continue;
 			if (Ask(id, voter))
 				changed_ = true;
-			if (changed_ && !fenced_)
+			if (changed_ && !fenced_ && holder_->MayServe(pg::BootTime()))
 				pg::PublishLease(holder_->ValidUntil(), epoch_);
 		}
 	}
-	if (fenced_)
-		pg::PublishLease({}, epoch_);
-	else if (voters_.empty())
-		pg::PublishLease(holder_->ValidUntil(), epoch_);
+	pg::PublishLease(fenced_ ? core::Instant{} : holder_->ValidUntil(), epoch_);
 	changed_ = false;
 }
 
