@@ -17,6 +17,8 @@ extern "C" {
 #include "storage/ipc.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
 #include "tcop/dest.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
@@ -194,6 +196,16 @@ Slot *RequiredSlot()
 	return slot;
 }
 
+void AskForRecount(Slot *slot)
+{
+	pg_atomic_write_u32(&slot->recount, 1);
+	LWLockAcquire(leases->lock, LW_SHARED);
+	PGPROC *keeper = slot->keeper != 0 ? BackendPidGetProc(slot->keeper) : nullptr;
+	LWLockRelease(leases->lock);
+	if (keeper != nullptr)
+		SetLatch(&keeper->procLatch);
+}
+
 void OnKeeperExit(int, Datum)
 {
 	LWLockAcquire(leases->lock, LW_EXCLUSIVE);
@@ -330,11 +342,11 @@ void PublishLease(core::Instant until, std::int64_t epoch)
 	Slot *slot = Mine();
 	if (slot == nullptr)
 		return;
-	const bool news = !LeaseStands();
+	const bool stood = LeaseStands();
 	pg_atomic_write_u64(&slot->valid_until, until.us > 0 ? static_cast<uint64>(until.us) : 0);
 	pg_memory_barrier();
-	pg_atomic_write_u64(&slot->counted, static_cast<uint64>(epoch));
-	if (news && LeaseStands())
+	const uint64 before = pg_atomic_exchange_u64(&slot->counted, static_cast<uint64>(epoch));
+	if (before != static_cast<uint64>(epoch) || (!stood && LeaseStands()))
 		WakeWaiters();
 }
 
@@ -361,7 +373,7 @@ PG_FUNCTION_INFO_V1(homing_silent_for);
 PG_FUNCTION_INFO_V1(homing_lease_left);
 PG_FUNCTION_INFO_V1(homing_check_lease);
 PG_FUNCTION_INFO_V1(homing_confirm_serving);
-PG_FUNCTION_INFO_V1(homing_lease_is_counted);
+PG_FUNCTION_INFO_V1(homing_await_recount);
 
 // (for_vote bool) → whether it is held, to the end of the transaction; for a vote it is waited for.
 PGDLLEXPORT Datum homing_lock_votes(PG_FUNCTION_ARGS)
@@ -449,15 +461,20 @@ PGDLLEXPORT Datum homing_confirm_serving(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-// (epoch int8) → whether this region serves by no lease that was counted by an older map.
-PGDLLEXPORT Datum homing_lease_is_counted(PG_FUNCTION_ARGS)
+// (epoch int8): waits until this region serves by no lease that was counted by an older map.
+PGDLLEXPORT Datum homing_await_recount(PG_FUNCTION_ARGS)
 {
 	Slot *slot = RequiredSlot();
-	const bool counted =
-		pg_atomic_read_u64(&slot->counted) >= static_cast<uint64>(PG_GETARG_INT64(0));
-	if (!counted)
-		pg_atomic_write_u32(&slot->recount, 1);
-	PG_RETURN_BOOL(counted || !LeaseStands());
+	const auto epoch = static_cast<uint64>(PG_GETARG_INT64(0));
+	for (;;) {
+		const CatalogVersion seen = PgEntry([] { return CurrentVersion(); });
+		const core::Duration left = ValidUntil(slot) - BootTime();
+		if (left.us <= 0 || pg_atomic_read_u64(&slot->counted) >= epoch)
+			break;
+		AskForRecount(slot);
+		(void) AwaitChange(seen, left.us / 1000 + 1);
+	}
+	PG_RETURN_VOID();
 }
 
 PGDLLEXPORT Datum homing_check_lease(PG_FUNCTION_ARGS)

@@ -437,6 +437,25 @@ $$;
 
 -- --- steps 6 and 7, and the way back ---------------------------------------------------------------------
 
+-- Before a voter is added: no region serves by a lease of the map before this one.
+CREATE FUNCTION homing._await_recounts(plan jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	id int2;
+BEGIN
+	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
+		BEGIN
+			PERFORM homing._peer_query('step ' || id, 'SELECT homing._await_recount($1::bigint)', plan->'joining'->>'epoch');
+		EXCEPTION WHEN connection_failure OR admin_shutdown THEN
+			RAISE EXCEPTION '"%" has joined but does not take part yet: region "%" was not reached any more', plan->>'name',
+				homing._member_name(plan->'map', id)
+				USING ERRCODE = 'connection_failure', DETAIL = SQLERRM, HINT = 'Make the same call again.';
+		END;
+	END LOOP;
+END
+$$;
+
 -- The map with us as active, at all regions. One that misses it hears of it from the others.
 CREATE FUNCTION homing._join_activate(plan jsonb) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -446,6 +465,7 @@ DECLARE
 	told int := 0;
 	id int2;
 BEGIN
+	PERFORM homing._await_recounts(plan);
 	active := active || jsonb_build_object('events', jsonb_build_array(jsonb_build_object(
 		'at', clock_timestamp(), 'epoch', active->'epoch', 'kind', 'join_cluster', 'region', plan->'name',
 		'actor', session_user, 'reason', NULL)));

@@ -30,21 +30,10 @@ STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_lease_left';
 COMMENT ON FUNCTION homing._lease_left() IS
 	'for how long this region may serve; NULL: it needs no lease';
 
-CREATE FUNCTION homing._lease_is_counted(epoch bigint) RETURNS boolean
-STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_lease_is_counted';
-COMMENT ON FUNCTION homing._lease_is_counted(bigint) IS
-	'whether this region serves by no lease that was counted by an older map; asks for that';
-
--- Ends at the latest when the lease that stands has ended.
 CREATE FUNCTION homing._await_recount(epoch bigint) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-	WHILE NOT homing._lease_is_counted(epoch) LOOP
-		PERFORM pg_sleep(0.02);
-	END LOOP;
-END
-$$;
+STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_await_recount';
+COMMENT ON FUNCTION homing._await_recount(bigint) IS
+	'waits until this region serves by no lease that was counted by an older map: of two maps in turn any two majorities share a voter, of three they need not. Ends at the latest with the lease that stands';
 
 CREATE FUNCTION homing._check_lease() RETURNS void
 STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_check_lease';

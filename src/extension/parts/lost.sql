@@ -234,14 +234,14 @@ BEGIN
 		PERFORM homing._peer_post('step ' || id, 'SELECT set_config(s, v, false) FROM (VALUES (''lock_timeout'', ''10s''),
 			(''statement_timeout'', ''0''), (''synchronous_commit'', ''local''), (''jit'', ''off'')) AS x(s, v)');
 		PERFORM homing._peer_post('step ' || id, 'SELECT homing._hold_change()');
+		PERFORM homing._peer_post('step ' || id, 'SELECT homing._await_recount(epoch) FROM homing.cluster_map');
 		PERFORM homing._peer_post('step ' || id,
 			'SELECT homing._map() FROM homing.local_region WHERE region_id = $1 AND cluster_id = $2 AND fenced IS NULL',
 			id::text, cluster::text);
 		PERFORM homing._peer_post('step ' || id, s, losses::text, digest::text) FROM unnest(homing._stop_steps()) s;
 	END LOOP;
 	FOREACH id IN ARRAY ids LOOP
-		PERFORM homing._peer_take('step ' || id);
-		PERFORM homing._peer_take('step ' || id);
+		PERFORM homing._peer_take('step ' || id) FROM generate_series(1, 3);
 		SELECT q[1]::jsonb INTO map FROM homing._peer_take('step ' || id) q;
 		IF map IS NULL THEN
 			RAISE EXCEPTION 'cannot %: region "%" is fenced', purpose, homing._member_name(newest, id)
@@ -475,6 +475,7 @@ DECLARE
 	survivors int2[];
 	witnesses int2[];
 	unopened int2[];
+	behind int2[];
 	opened int2[] := '{}';
 	maps jsonb := '{}';
 	stopped jsonb := '{}';  -- by survivor and target
@@ -544,8 +545,9 @@ BEGIN
 			opened := opened || unopened;
 			SELECT m.value INTO newest FROM jsonb_each(maps) m ORDER BY (m.value->>'epoch')::bigint DESC LIMIT 1;
 		END LOOP;
-		PERFORM homing._at_survivors(ARRAY(SELECT s FROM unnest(survivors) s
-			WHERE homing._map_digest(maps->(s::text)) <> homing._map_digest(newest)), 'SELECT homing._adopt_map($1::jsonb)', newest::text);
+		behind := ARRAY(SELECT s FROM unnest(survivors) s WHERE homing._map_digest(maps->(s::text)) <> homing._map_digest(newest));
+		PERFORM homing._at_survivors(behind, 'SELECT homing._adopt_map($1::jsonb)', newest::text);
+		PERFORM homing._at_survivors(behind, 'SELECT homing._await_recount($1::bigint)', newest->>'epoch');
 
 		SELECT coalesce(array_agg(r), '{}') INTO already FROM unnest(regions) r
 		WHERE homing._member_id(newest, r) <> ALL (targets);

@@ -165,6 +165,7 @@ BEGIN
 			END IF;
 		END;
 	END IF;
+	PERFORM homing._await_recounts(plan);
 	active := homing._map_with_witness(plan->'joining', (plan->>'id')::int2, name, 'active')
 		|| jsonb_build_object('events', jsonb_build_array(jsonb_build_object('at', clock_timestamp(),
 			'epoch', (plan->'joining'->>'epoch')::bigint + 1, 'kind', 'create_witness', 'region', name, 'actor', session_user, 'reason', NULL)));
