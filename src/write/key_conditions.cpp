@@ -75,8 +75,6 @@ bool IsKnownAtStart(Node *node)
 	       !contain_volatile_functions(node);
 }
 
-namespace {
-
 bool EqualsKey(const Key *key, Oid op, Oid collation)
 {
 	return get_op_opfamily_strategy(op, key->opfamily) == BTEqualStrategyNumber &&
@@ -87,6 +85,8 @@ bool YieldsKey(const Key *key, Oid type)
 {
 	return pg::SharesKeyBytes(key->type, getBaseType(type));
 }
+
+namespace {
 
 // --- conjuncts ---------------------------------------------------------------------------------------
 

@@ -22,6 +22,12 @@ List *FindInConditions(Query *query, int varno, const Key *key, List **columns);
 // is not.
 bool AddSpelledOut(Var *column, List *rtable, List **sources);
 
+// Whether an operator's equality is that of keys.
+bool EqualsKey(const Key *key, Oid op, Oid collation);
+
+// Whether values of a type have the bytes that a key of the same value has.
+bool YieldsKey(const Key *key, Oid type);
+
 // The expression has one value for the whole statement, known when it starts.
 bool IsKnownAtStart(Node *node);
 

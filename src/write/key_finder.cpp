@@ -283,26 +283,59 @@ void FindNewKey(Query *query, const Key *key, WriteTarget *target)
 		target->unproved = "The new key of the updated rows is computed from the rows.";
 }
 
-// MERGE: the condition gives the keys, and what it inserts has one of them.
+// The keys that a column of the source of MERGE can have, in rows that its condition leaves out, too.
+List *FindInSource(Query *query, Node *value, const Key *key)
+{
+	value = StripRelabel(value);
+	if (!IsA(value, Var) || reinterpret_cast<Var *>(value)->varlevelsup != 0)
+		return NIL;
+	auto *column = reinterpret_cast<Var *>(value);
+	List *sources = NIL;
+	if (AddSpelledOut(column, query->rtable, &sources))
+		return sources;
+	return FindInSubquery(rt_fetch(column->varno, query->rtable), column->varattno, *key);
+}
+
+// What an action of MERGE sets the key to. A row that is inserted is one for which the condition does not hold.
+void FindMergedValue(Query *query, const Key *key, const MergeAction *action, Node *value,
+                     List *columns, WriteTarget *target)
+{
+	if (IsKnownAtStart(value)) {
+		target->sources = lappend(target->sources, MakeSource(value, SourceKind::kKey));
+		return;
+	}
+	if (action->commandType != CMD_INSERT) {
+		if (!IsOneOf(value, columns))
+			target->unproved = "MERGE sets the key to a value that its condition does not give.";
+		return;
+	}
+	List *sources = FindInSource(query, value, key);
+	if (sources == NIL)
+		target->unproved = "MERGE inserts keys that its source does not spell out.";
+	target->sources = list_concat(target->sources, sources);
+}
+
+// MERGE: the condition gives the keys, and the source those that are inserted.
 void FindMerged(Query *query, const Key *key, WriteTarget *target)
 {
 	List *columns;
+	ListCell *cell;
 	target->sources = FindInConditions(query, query->resultRelation, key, &columns);
+	foreach (cell, target->sources == NIL ? columns : NIL) {
+		auto *column = lfirst_node(Var, cell);
+		if (column->varno != query->resultRelation && target->sources == NIL)
+			target->sources = FindInSource(query, reinterpret_cast<Node *>(column), key);
+	}
 	if (target->sources == NIL)
 		target->unproved = "The condition of MERGE does not give the key of the rows.";
-	ListCell *cell;
 	foreach (cell, query->mergeActionList) {
 		auto *action = lfirst_node(MergeAction, cell);
 		ListCell *entry_cell;
 		foreach (entry_cell, action->targetList) {
 			auto *entry = lfirst_node(TargetEntry, entry_cell);
-			if (entry->resno != key->attnum || entry->resjunk)
-				continue;
-			auto *value = reinterpret_cast<Node *>(entry->expr);
-			if (IsKnownAtStart(value))
-				target->sources = lappend(target->sources, MakeSource(value, SourceKind::kKey));
-			else if (!IsOneOf(value, columns))
-				target->unproved = "MERGE sets the key to a value that its condition does not give.";
+			if (entry->resno == key->attnum && !entry->resjunk)
+				FindMergedValue(query, key, action, reinterpret_cast<Node *>(entry->expr), columns,
+				                target);
 		}
 	}
 }

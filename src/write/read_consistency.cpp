@@ -10,6 +10,7 @@
 #include "pg/forward_stats.hpp"
 #include "pg/settings.hpp"
 #include "write/outcome_table.hpp"
+#include "write/beside_key.hpp"
 #include "write/causal_token.hpp"
 #include "write/execute_here.hpp"
 #include "write/modify_node.hpp"
@@ -426,13 +427,25 @@ void ForgetPart(core::RegionId region, const core::OutcomeToken &part) noexcept
 [[gnu::hot]] void CheckSeesOwnWrites(Query *query, ParamListInfo params, const Decision *decision)
 {
 	const WritePlaces written = HiddenWrites();
-	if (written.elsewhere == 0 || !pg::PgEntry([&] { return ReadsOtherHomedTables(query); }))
+	const bool whole = decision->part_count == 0, here = whole && decision->serve;
+	if (written.elsewhere == 0 && (here || !written.here))
 		return;
-	const char *purpose = "The transaction has written at several regions.";
-	const bool whole = decision->part_count == 0;
-	if (whole && !decision->serve && !written.here && written.elsewhere == 1 &&
+	if (whole && !here && !written.here && written.elsewhere == 1 &&
 	    written.region == decision->region)
 		return;
+	const bool owned = decision->sharing == Sharing::kOwned;
+	const bool takes_rows = !whole && (decision->sharing == Sharing::kSelect ||
+	                                   decision->sharing == Sharing::kSelectThere ||
+	                                   decision->sharing == Sharing::kMove);
+	if (takes_rows || !pg::PgEntry([&] { return ReadsOtherHomedTables(query); }))
+		return;  // the query that gives the rows is looked at by itself
+	// What the transaction has written of such rows, it has written where they are read.
+	if ((whole || owned) && query->resultRelation > 0 &&
+	    pg::PgEntry([&] { return ReadsBesideKey(query, query->resultRelation); }))
+		return;
+	const char *purpose = written.elsewhere + (written.here ? 1 : 0) > 1
+	                          ? "The transaction has written at several regions."
+	                          : "The transaction has written at another region.";
 	if (!whole)
 		RefusePlace(purpose, "The statement runs at several regions, and reads homed tables there.");
 	const ReadPlace place = PlaceOfRead(query, params, purpose, false);

@@ -4,6 +4,7 @@
 
 #include "pg/catalog.hpp"
 #include "pg/compat.hpp"
+#include "write/beside_key.hpp"
 #include "write/forward.hpp"
 #include "write/issued.hpp"
 #include "write/key_finder.hpp"
@@ -191,26 +192,59 @@ bool IsOnlyHere(const RangeTblEntry *entry, void *catalog)
 	       !IsHomed(entry, catalog);
 }
 
-// A copy of the query that asks for the keys of every homed table of its top level.
+// A homed table of a query's top level whose keys are those of all others that it reads. 0: none.
+int TableOfAllKeys(Query *query, const pg::Catalog *catalog)
+{
+	if (query->commandType != CMD_SELECT)
+		return 0;
+	int index = 0;
+	ListCell *cell;
+	foreach (cell, query->rtable) {
+		++index;
+		const auto *entry = lfirst_node(RangeTblEntry, cell);
+		if (entry->rtekind == RTE_RELATION && catalog->Find(entry->relid) != nullptr &&
+		    ReadsBesideKey(query, index))
+			return index;
+	}
+	return 0;
+}
+
+// Marks homed tables of the query's levels as if their rows were to be locked, which is a way to ask for their keys.
+// With `only`, that one of the top level. Returns their number.
+int Mark(Query *query, const pg::Catalog *catalog, int only)
+{
+	int index = 0, count = 0;
+	ListCell *cell;
+	foreach (cell, query->rtable) {
+		++index;
+		const auto *entry = lfirst_node(RangeTblEntry, cell);
+		if (only > 0 && index != only)
+			continue;
+		if (entry->rtekind == RTE_SUBQUERY)
+			count += Mark(entry->subquery, catalog, 0);
+		if (entry->rtekind != RTE_RELATION || catalog->Find(entry->relid) == nullptr)
+			continue;
+		++count;
+		if (index == query->resultRelation)
+			continue;  // its keys are looked for anyway
+		auto *mark = makeNode(RowMarkClause);
+		mark->rti = static_cast<Index>(index);
+		mark->strength = LCS_FORUPDATE;
+		query->rowMarks = lappend(query->rowMarks, mark);
+	}
+	return count;
+}
+
+// A copy of the query that asks for the keys of every homed table. nullptr: there are some in expressions.
 Query *AskForKeys(Query *query, const pg::Catalog *catalog)
 {
 	auto *asking = static_cast<Query *>(copyObjectImpl(query));
 	Counting counting{catalog, 0};
 	Tables tables{CountHomed, &counting, nullptr};
 	(void) WalkTables(reinterpret_cast<Node *>(query), &tables);
-	int index = 0;
-	ListCell *cell;
-	foreach (cell, asking->rtable) {
-		++index;
-		const auto *entry = lfirst_node(RangeTblEntry, cell);
-		if (entry->rtekind != RTE_RELATION || catalog->Find(entry->relid) == nullptr)
-			continue;
-		auto *mark = makeNode(RowMarkClause);
-		mark->rti = static_cast<Index>(index);
-		mark->strength = LCS_FORUPDATE;
-		asking->rowMarks = lappend(asking->rowMarks, mark);
-	}
-	return list_length(asking->rowMarks) == counting.homed ? asking : nullptr;
+	const int only = counting.homed > 1 ? TableOfAllKeys(query, catalog) : 0;
+	const int marked = Mark(asking, catalog, only);
+	return only > 0 || marked == counting.homed ? asking : nullptr;
 }
 
 }  // namespace
@@ -271,8 +305,9 @@ ReadPlace PlaceOfRead(Query *query, ParamListInfo params, const char *purpose, b
 	const pg::Catalog *catalog = pg::PgEntry([] { return pg::CurrentCatalog(); });
 	Query *asking = pg::PgEntry([&] { return AskForKeys(query, catalog); });
 	if (asking == nullptr)
-		RefusePlace(purpose,
-		            "A homed table is read in a subquery or view, where its keys are not looked for.");
+		RefusePlace(
+			purpose,
+			"A homed table is read in an expression or in WITH, where its keys are not looked for.");
 	const WriteAnalysis *analysis = pg::PgEntry([&] { return AnalyseWrite(asking, params); });
 	if (analysis == nullptr)
 		return {true, {}, false};

@@ -365,6 +365,7 @@ private:
 		if (!Hold(target, table, sharer.HomesHere(), of_keys, true))
 			return false;
 		sharer.Store(&decision_);
+		decision_.sharing = target.sharing;
 		return true;
 	}
 

@@ -24,6 +24,7 @@ struct Decision {
 	core::RegionId region;  // where it runs, unless shared out
 	RegionPart *parts;      // shared out: this region's part, if it has one, is first
 	int part_count;         // 0: not shared out
+	Sharing sharing;        // how it is, then
 	bool claimable;         // it runs elsewhere, and writes a key that anybody may claim meanwhile
 	bool outdated;  // what it serves came here after the statement's snapshot: it needs a new one
 	pg::CatalogVersion seen;  // what it was decided from

@@ -44,6 +44,53 @@ $cluster->fails_with('us', "$two INSERT INTO entries SELECT id, balance FROM acc
 $cluster->fails_with('us', "$two UPDATE entries SET amount = 1 FROM accounts WHERE account = $key{us} AND id = $key{eu}", '0A000',
 	'two keys of two homes', qr/cannot tell where to read homed tables|different regions/);
 $cluster->fails_with('us', "$one COPY accounts TO STDOUT", '0A000', 'COPY reads what is here', qr/cannot copy from a homed table now/);
+# Joined or compared on the key, what is read of other tables has the home of what is written, or read.
+my $all = written($cluster->names) . 'INSERT INTO entries SELECT id, 7 FROM unnest(ARRAY[' . join(', ', values %key) . ']) id; ';
+my $entries = 'SELECT count(*), sum(amount), min(amount) FROM entries WHERE account IN';
+for my $statement (
+	'UPDATE entries SET amount = balance FROM accounts WHERE account = id',
+	'UPDATE entries SET amount = (SELECT balance FROM accounts WHERE id = account)',
+	'UPDATE entries SET amount = s.b FROM (SELECT id, max(balance) AS b FROM accounts GROUP BY id) s WHERE s.id = account',
+	'WITH s AS (SELECT id, balance FROM accounts) UPDATE entries SET amount = s.balance FROM s WHERE s.id = account',
+	'UPDATE entries SET amount = coalesce(b.balance, 0) FROM accounts a LEFT JOIN accounts b ON a.id = b.id AND b.balance = 101 WHERE a.id = account',
+	'UPDATE entries SET amount = 101 WHERE account IN (SELECT id FROM accounts WHERE balance = 101)',
+	'UPDATE entries SET amount = 101 WHERE (account, 101) IN (SELECT id, balance FROM accounts)',
+	'UPDATE entries SET amount = 101 WHERE account NOT IN (SELECT id FROM accounts WHERE balance = 100)',
+	'UPDATE entries e SET amount = 101 WHERE NOT EXISTS (SELECT 1 FROM accounts a, entries f WHERE a.id = e.account AND f.account = a.id AND balance = 100)')
+{
+	is($cluster->sql($_, "$all $statement; " . join('; ', map { "SELECT amount FROM entries WHERE account = $key{$_}" } $cluster->names) . '; ROLLBACK'),
+		"101\n101\n101", "$_: $statement") for qw(us ap);
+}
+is($cluster->sql('us', "$all DELETE FROM entries USING accounts WHERE account = id AND balance = 101 RETURNING 1; ROLLBACK"), "1\n1\n1", 'DELETE USING');
+is($cluster->sql('us', "$two SELECT balance, (SELECT max(b.balance) FROM accounts b WHERE b.id = a.id) FROM accounts a WHERE id = $key{eu}; ROLLBACK"), '101|101',
+	'a subquery on the same key');
+is($cluster->sql('us', "$two SELECT * FROM (SELECT a.id, b.balance FROM accounts a JOIN accounts b USING (id)) s WHERE id = $key{eu}; ROLLBACK"), "$key{eu}|101",
+	'a key outside of a subquery');
+is($cluster->sql('us', "$two INSERT INTO entries VALUES ($key{eu}, (SELECT balance FROM accounts WHERE id = $key{eu})) RETURNING amount; ROLLBACK"), '101',
+	'a value from a row with the same key');
+is($cluster->sql('us', "$two MERGE INTO entries USING (SELECT id, balance FROM accounts WHERE id = $key{eu}) s ON s.id = account "
+		. "WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.balance); SELECT amount FROM entries WHERE account = $key{eu}; ROLLBACK"), '101',
+	'the source of MERGE');
+$cluster->fails_with('us', "$all $_", '0A000', $_, $refused) for
+	'UPDATE entries SET amount = balance FROM accounts WHERE account = id + 1',
+	'UPDATE entries SET amount = (SELECT max(balance) FROM accounts WHERE id >= account)',
+	'UPDATE entries SET amount = b FROM (SELECT id, sum(balance) OVER () AS b FROM accounts) s WHERE s.id = account',
+	'UPDATE entries SET amount = b FROM (SELECT id, balance AS b FROM accounts LIMIT 1) s WHERE s.id = account',
+	'UPDATE entries SET amount = b.balance FROM accounts a LEFT JOIN accounts b ON a.balance = b.balance WHERE a.id = account',
+	'UPDATE entries SET amount = 1 WHERE account = ANY (SELECT id FROM accounts) OR EXISTS (SELECT 1 FROM accounts WHERE balance = 100)';
+
+# What is written here is not there, either.
+my $here = written('us');
+$cluster->fails_with('us', "$here UPDATE entries SET amount = balance FROM accounts WHERE account = $key{eu} AND id = $key{us}", '0A000', 'a row of another home', $refused);
+$cluster->fails_with('us', "$here UPDATE entries SET amount = balance FROM accounts WHERE id = $key{us}", '0A000', 'a row of one home for those of all', $refused);
+is($cluster->sql('us', "$here INSERT INTO entries SELECT id, balance FROM accounts WHERE id = $key{us} OR id = $key{eu} RETURNING amount; ROLLBACK"), "101\n100",
+	'rows that are read here and written everywhere');
+
+# A row that MERGE inserts is one that its condition does not concern.
+my $merge = "MERGE INTO accounts USING (VALUES (%d, 1), (%d, 1)) s (id, b) ON accounts.id = s.id AND s.id = %d WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.b)";
+$cluster->fails_with('us', sprintf($merge, $key{us} + 1000, $key{eu}, $key{us} + 1000), '0A000', 'MERGE with keys of other homes than that of its condition', qr/several home regions/)
+  if $cluster->sql('us', "SELECT homing.home_of('accounts', $key{us} + 1000)") ne 'eu';
+
 is($cluster->sql('us', "SET homing.read_consistency = eventual; $two $sum; ROLLBACK"), 301,
 	'eventual reads what is in this region: its own part');
 is($cluster->sql('us', "$sum"), 300, 'and nothing was committed');
