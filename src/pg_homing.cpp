@@ -37,6 +37,7 @@ void _PG_init(void)
 		return;
 	homing::pg::RegisterCatalog();
 	homing::pg::RegisterApplyProgress();
+	homing::pg::RegisterComingMoves();
 	homing::pg::RegisterDeadlockVictim();
 	homing::pg::RegisterForwardStats();
 	homing::pg::RegisterLease();  // before RegisterTransaction: the last look before a commit is at the lease

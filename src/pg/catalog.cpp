@@ -1,6 +1,7 @@
 #include "core/ownership.hpp"
 #include "pg/catalog.hpp"
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -325,7 +326,8 @@ std::unique_ptr<Catalog> Build(const RawCatalog &raw)
 		PgCall([&] { return DatumGetCString(DirectFunctionCall1(uuid_out, here.values[2])); }),
 		here.nulls[1] ? std::string() : Text(here.values[1]),
 		ReadElectorate(raw),
-		{}});
+		{},
+		ComingMoves()});
 	if (catalog->fenced.empty() && catalog->map.HereIsLost())
 		catalog->fenced = "this region was declared lost";
 
@@ -340,7 +342,9 @@ std::unique_ptr<Catalog> Build(const RawCatalog &raw)
 			continue;  // the table was dropped with local_ddl
 		table.key_type = PgCall([&] { return getBaseType(column_type); });
 		table.closing = DatumGetBool(row.values[4]);
-		table.unmoved_here = catalog->map.UnmovedHere(table.keyspace);
+		if (std::none_of(catalog->coming_moves.begin(), catalog->coming_moves.end(),
+		                 [&](const ComingMove &move) { return move.keyspace == table.keyspace; }))
+			table.unmoved_here = catalog->map.UnmovedHere(table.keyspace);
 		for (int j = 0; j < raw.activation.count; ++j) {
 			if (DatumGetInt64(raw.activation.rows[j].values[0]) == DatumGetInt64(row.values[0]))
 				table.active = !table.closing;

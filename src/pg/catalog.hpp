@@ -8,11 +8,13 @@
 
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "core/home_map.hpp"
 #include "core/lease.hpp"
 
 #include "pg/boundary.hpp"
+#include "pg/coming_move.hpp"
 
 extern "C" {
 #include "access/attnum.h"
@@ -27,7 +29,8 @@ struct HomedTable {
 	Oid key_type = InvalidOid;  // base type when the column is of a domain
 	bool active = false;        // false: closing, or home_table has not reached every region yet
 	bool closing = false;       // unhome_table is at work
-	const std::vector<bool> *unmoved_here = nullptr;  // of the keyspace: HomeMap::UnmovedHere
+	// Of the keyspace: HomeMap::UnmovedHere. Nothing either while a move of its homes is announced.
+	const std::vector<bool> *unmoved_here = nullptr;
 };
 
 struct Catalog {
@@ -36,6 +39,7 @@ struct Catalog {
 	std::string fenced;   // why this region must not serve; empty: it may
 	core::Electorate electorate;
 	std::unordered_map<Oid, HomedTable> tables;
+	std::vector<ComingMove> coming_moves;
 
 	// The homed table that a relation is, or is a partition of, at any depth; nullptr: not homed.
 	const HomedTable *Find(Oid relid) const;

@@ -69,6 +69,23 @@ List *UserMappingOptions(Oid serverid, Oid userid, bool *found)
 	return list;
 }
 
+void ReadUserOptions(Mapping *mapping)
+{
+	ListCell *cell;
+	foreach (cell, mapping->user_options) {
+		DefElem *option = lfirst_node(DefElem, cell);
+		if (strcmp(option->defname, kPasswordRequired) == 0)
+			mapping->password_required = defGetBoolean(option);
+		else if (strcmp(option->defname, "password") == 0 && defGetString(option)[0] != '\0')
+			mapping->has_password = true;
+	}
+}
+
+bool LacksPassword(const Mapping &mapping)
+{
+	return !mapping.superuser && mapping.password_required && !mapping.has_password;
+}
+
 void ReadMapping(Oid serverid, Oid userid, Mapping *mapping)
 {
 	ForeignServer *server = GetForeignServer(serverid);
@@ -87,15 +104,8 @@ void ReadMapping(Oid serverid, Oid userid, Mapping *mapping)
 		         errhint("Create one with CREATE USER MAPPING FOR %s SERVER %s.",
 		                 quote_identifier(mapping->role), quote_identifier(server->servername))));
 
-	ListCell *cell;
-	foreach (cell, mapping->user_options) {
-		DefElem *option = lfirst_node(DefElem, cell);
-		if (strcmp(option->defname, kPasswordRequired) == 0)
-			mapping->password_required = defGetBoolean(option);
-		else if (strcmp(option->defname, "password") == 0 && defGetString(option)[0] != '\0')
-			mapping->has_password = true;
-	}
-	if (!mapping->superuser && mapping->password_required && !mapping->has_password)
+	ReadUserOptions(mapping);
+	if (LacksPassword(*mapping))
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
@@ -249,7 +259,9 @@ std::vector<Attempt> ConnectAll(const std::vector<remote::ConnectionOptions> &op
 	}
 }
 
-RegionConnection ConnectTo(Oid serverid, Oid userid, remote::Waiter &waiter)
+namespace {
+
+remote::ConnectionOptions OptionsTo(Oid serverid, Oid userid)
 {
 	remote::ConnectionOptions options = OptionsFor(serverid, userid);
 	// Whoever looks at sessions over there can find ours. One set for the server goes before it.
@@ -257,27 +269,77 @@ RegionConnection ConnectTo(Oid serverid, Oid userid, remote::Waiter &waiter)
 		options.emplace_back("fallback_application_name",
 		                     "pg_homing " + catalog->RegionName(catalog->map.here()) + " " +
 		                         std::to_string(MyProcPid));
-	RegionConnection connection;
+	return options;
+}
+
+// Adds the region to what goes wrong.
+template <typename Body>
+RegionConnection WithRegionInContext(Oid serverid, const Body &body)
+{
 	try {
-		connection = Connect(options, waiter);
+		return body();
 	} catch (remote::CannotConnect &error) {
 		const char *region = PgCall([&] { return GetForeignServer(serverid)->servername; });
 		error.context = "while connecting to region \"" + std::string(region) + "\"";
 		throw;
 	}
+}
+
+void CheckUsedPassword(Oid serverid, Oid userid, const remote::Connection &connection)
+{
 	const bool needs_password = PgCall([&] {
 		Mapping mapping;
 		ReadMapping(serverid, userid, &mapping);
 		return !mapping.superuser && mapping.password_required;
 	});
-	if (needs_password && !connection->UsedPassword()) {
-		remote::Error error("2F003", "password is required");
-		error.detail = "Non-superuser cannot connect if the server does not request a password.";
-		error.hint =
-			"Change the region's authentication method, or let a superuser set password_required "
-			"'false' in the user mapping.";
-		throw error;
-	}
+	if (!needs_password || connection.UsedPassword())
+		return;
+	remote::Error error("2F003", "password is required");
+	error.detail = "Non-superuser cannot connect if the server does not request a password.";
+	error.hint =
+		"Change the region's authentication method, or let a superuser set password_required "
+		"'false' in the user mapping.";
+	throw error;
+}
+
+}  // namespace
+
+RegionConnection ConnectTo(Oid serverid, Oid userid, remote::Waiter &waiter)
+{
+	const remote::ConnectionOptions options = OptionsTo(serverid, userid);
+	RegionConnection connection =
+		WithRegionInContext(serverid, [&] { return Connect(options, waiter); });
+	CheckUsedPassword(serverid, userid, *connection);
+	return connection;
+}
+
+bool CanConnectTo(Oid serverid, Oid userid)
+{
+	return PgCall([&] {
+		Mapping mapping;
+		bool found;
+		mapping.superuser = superuser_arg(userid);
+		mapping.user_options = UserMappingOptions(serverid, userid, &found);
+		ReadUserOptions(&mapping);
+		return (found || mapping.superuser) && !LacksPassword(mapping);
+	});
+}
+
+remote::Connecting BeginConnectingTo(Oid serverid, Oid userid)
+{
+	return remote::Connecting(OptionsTo(serverid, userid));
+}
+
+RegionConnection FinishConnectingTo(Oid serverid, Oid userid, remote::Connecting begun,
+                                    remote::Waiter &waiter)
+{
+	RegionConnection connection = WithRegionInContext(serverid, [&] {
+		return WithFileDescriptor([&] {
+			const std::chrono::milliseconds timeout(settings.connect_timeout_ms);
+			return RegionConnection(new remote::Connection(std::move(begun), waiter, timeout));
+		});
+	});
+	CheckUsedPassword(serverid, userid, *connection);
 	return connection;
 }
 

@@ -37,4 +37,10 @@ std::vector<Attempt> ConnectAll(const std::vector<remote::ConnectionOptions> &op
 // Connects to a region as `userid`; enforces that a required password was really used.
 RegionConnection ConnectTo(Oid serverid, Oid userid, remote::Waiter &waiter);
 
+// The same in two steps: the first one does not wait, and asks nothing that Begin would raise.
+bool CanConnectTo(Oid serverid, Oid userid);
+remote::Connecting BeginConnectingTo(Oid serverid, Oid userid);
+RegionConnection FinishConnectingTo(Oid serverid, Oid userid, remote::Connecting begun,
+                                    remote::Waiter &waiter);
+
 }  // namespace homing::pg

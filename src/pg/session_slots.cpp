@@ -137,9 +137,9 @@ struct Look {
 	BackendId owner_backend;
 };
 
-// Takes a slot, or marks somebody else's as wanted: an idle one, or one that is in use unless as many of those
+// Takes a slot, or, with `ask`, marks somebody else's as wanted: an idle one, or one that is in use unless as many of those
 // are wanted as there are backends that wait.
-Look TakeOrAsk(int16 region, int limit)
+Look TakeOrAsk(int16 region, int limit, bool ask)
 {
 	Look look{-1, false, 0, InvalidBackendId};
 	int free = -1, used = 0;
@@ -165,7 +165,7 @@ Look TakeOrAsk(int16 region, int limit)
 	look.full = free < 0;
 	if (limit > 0 && used >= limit) {
 		const uint32 waiting = pg_atomic_read_u32(&slots->waiting);
-		if (candidate != nullptr && waiting > 0 && (IsIdle(candidate) || wanted < waiting)) {
+		if (ask && candidate != nullptr && waiting > 0 && (IsIdle(candidate) || wanted < waiting)) {
 			pg_atomic_write_u32(&candidate->wanted, 1);
 			// Its owner does it the other way round: becomes idle, then looks whether it is wanted.
 			pg_memory_barrier();
@@ -199,20 +199,24 @@ Look TakeOrAsk(int16 region, int limit)
 	pg_unreachable();
 }
 
+void FreeAtExit()
+{
+	if (!exit_registered)
+		before_shmem_exit(FreeAll, (Datum) 0);
+	exit_registered = true;
+}
+
 // Plain server code.
 int Take(int16 region, const char *name)
 {
-	if (!exit_registered) {
-		before_shmem_exit(FreeAll, (Datum) 0);
-		exit_registered = true;
-	}
+	FreeAtExit();
 	const TimestampTz until =
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), settings.connect_timeout_ms);
 	volatile int taken = -1;
 	PG_TRY();
 	{
 		for (;;) {
-			const Look look = TakeOrAsk(region, settings.max_connections_per_region);
+			const Look look = TakeOrAsk(region, settings.max_connections_per_region, true);
 			taken = look.taken;
 			if (taken >= 0)
 				break;
@@ -254,6 +258,20 @@ SessionSlot::SessionSlot(core::RegionId region, const std::string &region_name)
 		return;
 	const char *name = region_name.c_str();
 	number_ = PgCall([&] { return Take(region.value, name); });
+}
+
+std::optional<SessionSlot> SessionSlot::IfFree(core::RegionId region)
+{
+	SessionSlot slot;
+	if (slots == nullptr)
+		return slot;
+	slot.number_ = PgCall([&] {
+		FreeAtExit();
+		return TakeOrAsk(region.value, settings.max_connections_per_region, false).taken;
+	});
+	if (slot.number_ < 0)
+		return std::nullopt;
+	return slot;
 }
 
 SessionSlot::~SessionSlot()

@@ -8,6 +8,7 @@
 
 #include "core/ids.hpp"
 
+#include <optional>
 #include <string>
 
 #include "pg/boundary.hpp"
@@ -24,6 +25,8 @@ class SessionSlot {
 public:
 	// Waits for room, up to homing.connect_timeout; then throws 53300. Throws ServerError when interrupted.
 	SessionSlot(core::RegionId region, const std::string &region_name);
+	// Nothing: there is no room now.
+	static std::optional<SessionSlot> IfFree(core::RegionId region);
 	~SessionSlot();
 	SessionSlot(SessionSlot &&other) noexcept : number_(other.number_) { other.number_ = -1; }
 	SessionSlot(const SessionSlot &) = delete;
@@ -40,6 +43,8 @@ public:
 	bool Wanted() const noexcept;
 
 private:
+	SessionSlot() = default;
+
 	int number_ = -1;
 };
 

@@ -2,6 +2,8 @@
 
 #include <new>
 
+#include "remote/connection.hpp"
+
 namespace homing::remote {
 
 Connecting::Connecting(const ConnectionOptions &options)
@@ -42,6 +44,13 @@ void Connecting::Step()
 {
 	status_ = PQconnectPoll(conn_);
 	Check();
+}
+
+bool Connecting::Advance(Waiter &waiter)
+{
+	while (!Done() && waiter.Wait(Socket(), ForRead(), !ForRead(), std::chrono::milliseconds(0)))
+		Step();
+	return Done();
 }
 
 void Connecting::Check() const

@@ -12,6 +12,8 @@ namespace homing::remote {
 // libpq keywords and values, in the order given to PQconnectStartParams.
 using ConnectionOptions = std::vector<std::pair<std::string, std::string>>;
 
+class Waiter;
+
 class Connecting {
 public:
 	// Throws CannotConnect.
@@ -27,6 +29,8 @@ public:
 	bool ForRead() const { return status_ == PGRES_POLLING_READING; }
 	// Requires: the socket is ready for it. Throws CannotConnect.
 	void Step();
+	// Steps as long as the socket is ready, and never waits. Returns Done(). Throws CannotConnect.
+	bool Advance(Waiter &waiter);
 
 	// The connection, when it is done: the caller's from now on.
 	PGconn *Release() { return std::exchange(conn_, nullptr); }

@@ -75,7 +75,12 @@ Connecting Complete(Connecting connecting, Waiter &waiter, milliseconds timeout)
 }  // namespace
 
 Connection::Connection(const ConnectionOptions &options, Waiter &waiter, milliseconds timeout)
-	: Connection(Complete(Connecting(options), waiter, timeout), waiter)
+	: Connection(Connecting(options), waiter, timeout)
+{
+}
+
+Connection::Connection(Connecting begun, Waiter &waiter, milliseconds timeout)
+	: Connection(Complete(std::move(begun), waiter, timeout), waiter)
 {
 }
 

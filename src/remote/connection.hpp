@@ -55,6 +55,8 @@ public:
 	Connection(const ConnectionOptions &options, Waiter &waiter, std::chrono::milliseconds timeout);
 	// Requires: it is done.
 	Connection(Connecting made, Waiter &waiter);
+	// The same of one that is not done yet.
+	Connection(Connecting begun, Waiter &waiter, std::chrono::milliseconds timeout);
 	~Connection();
 	Connection(const Connection &) = delete;
 	Connection &operator=(const Connection &) = delete;

@@ -18,6 +18,7 @@
 #include "write/claims.hpp"
 #include "write/everywhere.hpp"
 #include "write/read_consistency.hpp"
+#include "write/transaction.hpp"
 
 extern "C" {
 #include "access/xact.h"
@@ -284,6 +285,9 @@ public:
 		return decision_;
 	}
 
+	// Of homes that are served here, to be taken away in a moment.
+	const std::optional<pg::ComingMove> &coming_move() const { return coming_move_; }
+
 private:
 	bool LookAt(const WrittenTarget &target)
 	{
@@ -380,12 +384,23 @@ private:
 		LockHomes(table, homes);
 		if (!homes.empty())
 			CheckLease(*catalog_, target);
+		NoteComingMoves(table, homes);
 		if (!pg::CatalogIsCurrent() || pg::AssignmentGeneration() != assignments_)
 			return false;
 		if (!HoldClaims(target, table, homes, of_keys, shared))
 			return false;
 		decision_.outdated = decision_.outdated || !SnapshotIsEnough(target, table, homes, of_keys);
 		return true;
+	}
+
+	void NoteComingMoves(const pg::HomedTable &table, const Homes &homes)
+	{
+		for (const pg::ComingMove &move : catalog_->coming_moves) {
+			if (move.keyspace == table.keyspace &&
+			    std::any_of(homes.begin(), homes.end(),
+			                [&](core::HomeId home) { return move.Concerns(home); }))
+				coming_move_ = move;
+		}
 	}
 
 	// First-write keyspaces: claims the keys that are written here, or keeps them from being claimed. False: one has
@@ -455,8 +470,18 @@ private:
 	const uint64 assignments_;
 	const pg::Catalog *const catalog_;
 	std::optional<core::RegionId> region_;
+	std::optional<pg::ComingMove> coming_move_;
 	Decision decision_{};
 };
+
+// Writes of these homes will soon be forwarded: connects to where they are about to go.
+void WarmFor(const pg::ComingMove &move)
+{
+	if (move.Over())
+		pg::WakeWaiters();
+	else if (pg::settings.forwarded_from[0] == '\0')
+		Warm(move.to, move.until);
+}
 
 }  // namespace
 
@@ -536,10 +561,13 @@ Decision Decide(const WrittenKeys &keys, bool lock)
 		const pg::CatalogVersion seen = pg::CurrentVersion();
 		std::optional<NotYet> not_yet;
 		try {
-			const std::optional<Decision> decision = Look(keys, lock).Decide();
+			Look look(keys, lock);
+			const std::optional<Decision> decision = look.Decide();
 			if (decision) {
 				Decision result = *decision;
 				result.seen = seen;
+				if (look.coming_move())
+					WarmFor(*look.coming_move());
 				return result;
 			}
 		} catch (const NotYet &thrown) {

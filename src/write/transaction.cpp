@@ -3,6 +3,7 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -18,9 +19,11 @@
 #include "write/outcome.hpp"
 #include "write/read_consistency.hpp"
 #include "write/sync_mode.hpp"
+#include "write/warm_session.hpp"
 
 extern "C" {
 #include "access/xact.h"
+#include "foreign/foreign.h"
 #include "storage/predicate.h"
 #include "utils/inval.h"
 #include "utils/syscache.h"
@@ -45,6 +48,8 @@ protected:
 	}
 };
 WriterLatch *waiter = nullptr;
+WarmSession *warm = nullptr;      // one at a time
+std::int64_t warmed_already = 0;  // see Warm
 bool credentials_changed = false;
 
 // The transaction has served a write of a homed table. A ROLLBACK TO leaves it set.
@@ -94,31 +99,59 @@ remote::ConnectionLost LostInTransaction(const RegionSession &session)
 	                              "\" was lost in this transaction");
 }
 
-std::unique_ptr<RegionSession> OpenSession(Place place)
+void DropWarm() noexcept
+{
+	delete std::exchange(warm, nullptr);
+}
+
+bool IsAt(const Place &place, const Place &other)
+{
+	return place.region == other.region && place.user == other.user && place.epoch == other.epoch &&
+	       place.server == other.server;
+}
+
+std::unique_ptr<RegionSession> Connect(Place place)
+{
+	if (warm != nullptr && IsAt(warm->place(), place)) {
+		const std::unique_ptr<WarmSession> begun(std::exchange(warm, nullptr));
+		return begun->Finish(*waiter);
+	}
+	pg::SessionSlot slot(place.region, place.name);
+	pg::RegionConnection connection = pg::ConnectTo(place.server, place.user, *waiter);
+	return std::make_unique<RegionSession>(std::move(place), std::move(slot), std::move(connection),
+	                                       *waiter);
+}
+
+std::unique_ptr<RegionSession> OpenSession(const Place &place)
 {
 	const auto begin = std::chrono::steady_clock::now();
 	pg::ForwardCounters *counters = pg::CountersOf(place.region);
 	try {
-		pg::SessionSlot slot(place.region, place.name);
-		pg::RegionConnection connection = pg::ConnectTo(place.server, place.user, *waiter);
+		std::unique_ptr<RegionSession> session = Connect(place);
 		pg::Count(counters, pg::Forwarded::kConnections);
 		pg::CountSince(counters, pg::Forwarded::kConnectTime, begin);
-		return std::make_unique<RegionSession>(std::move(place), std::move(slot),
-		                                       std::move(connection), *waiter);
+		return session;
 	} catch (const remote::Error &error) {
 		pg::CountError(counters, error.sqlstate);
 		throw;
 	}
 }
 
-RegionSession &SessionAt(core::RegionId region)
+void MakeReady()
 {
 	if (sessions == nullptr) {
 		sessions = new Sessions;
 		waiter = new WriterLatch;
 	}
-	if (credentials_changed)
+	if (credentials_changed) {
 		DropIdleSessions();
+		DropWarm();
+	}
+}
+
+RegionSession &SessionAt(core::RegionId region)
+{
+	MakeReady();
 	const pg::Catalog *catalog = pg::CurrentCatalog();
 	const Oid user = GetUserId();
 	const core::Epoch epoch = catalog->map.epoch();
@@ -141,6 +174,38 @@ RegionSession &SessionAt(core::RegionId region)
 		known = sessions->emplace(SessionKey(region, user), std::move(session)).first;
 	}
 	return *known->second;
+}
+
+// Nothing: it cannot be reached from here by the current user.
+std::optional<Place> PlaceToWarm(core::RegionId region)
+{
+	const pg::Catalog *catalog = pg::CurrentCatalog();
+	Place place{region, catalog->RegionName(region), catalog->map.epoch(), InvalidOid, GetUserId()};
+	place.server = pg::PgCall([&] { return get_foreign_server_oid(place.name.c_str(), true); });
+	if (!OidIsValid(place.server) || !pg::CanConnectTo(place.server, place.user))
+		return std::nullopt;
+	return place;
+}
+
+// True when there is nothing more to do about it.
+bool AdvanceWarming(core::RegionId region)
+{
+	if (warm != nullptr && (warm->place().region != region || warm->place().user != GetUserId()))
+		DropWarm();
+	if (warm == nullptr) {
+		const std::optional<Place> place = PlaceToWarm(region);
+		if (!place)
+			return true;
+		std::optional<pg::SessionSlot> slot = pg::SessionSlot::IfFree(region);
+		if (!slot)
+			return true;
+		warm = new WarmSession(*place, std::move(*slot));
+	}
+	if (!warm->Advance(*waiter))
+		return false;
+	const Place place = warm->place();
+	sessions->emplace(SessionKey(region, place.user), OpenSession(place));
+	return true;
 }
 
 std::vector<RegionSession *> Writers()
@@ -371,6 +436,23 @@ remote::Result Await(core::RegionId region)
 		}
 	}
 	return places;
+}
+
+void Warm(core::RegionId region, std::int64_t announced)
+{
+	if (announced == warmed_already)
+		return;
+	MakeReady();
+	if (sessions->count({region, GetUserId()}) > 0)
+		return;
+	try {
+		if (AdvanceWarming(region))
+			warmed_already = announced;
+	} catch (const remote::Error &) {
+		// Whoever needs the session connects anew, and is told why it cannot.
+		DropWarm();
+		warmed_already = announced;
+	}
 }
 
 bool TransactionIsUntouched()

@@ -41,6 +41,10 @@ RegionSession &BeginCopy(core::RegionId region, const std::string &sql);
 // prepare its part. A plain server call.
 void CheckMayWriteHere();
 
+// This session will write at the region soon: connects, as far as it goes without waiting. Call it again and again.
+// `announced` tells one occasion from another: what has failed is not tried again on the same one. Throws ServerError.
+void Warm(core::RegionId region, std::int64_t announced);
+
 // At how many other regions the transaction has written so far, and one of them; and whether homed tables
 // were written here as well.
 struct WritePlaces {

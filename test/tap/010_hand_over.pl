@@ -245,6 +245,16 @@ my ($mover_out, $mover_err) = ('', '');
 my $mover = IPC::Run::start([ 'psql', '-X', '-c', q{SELECT homing.hand_over('accounts', 'us', 'eu')}, '-d', $cluster->conninfo('eu') ],
 	'>', \$mover_out, '2>', \$mover_err, IPC::Run::timeout(120));
 $cluster->poll('us', q{SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND mode = 'ExclusiveLock'});
+# Its writer goes on, and connects meanwhile to where the home is about to be.
+my $connected = q{SELECT s.state FROM homing._sessions() s JOIN homing.member m USING (region_id)
+	JOIN pg_stat_activity a ON a.pid = s.local_pid WHERE m.name = 'eu' AND a.xact_start IS NOT NULL};
+for my $try (1 .. 200)
+{
+	last if $cluster->sql('us', $connected) eq 'idle';
+	$in .= "UPDATE accounts SET hits = 2 WHERE id = $key; SELECT 'again $try';\n";
+	$writer->pump until $out =~ /again $try\n/;
+}
+is($cluster->sql('us', $connected), 'idle', 'a session that writes a home on the move is connected to the new owner before it has moved');
 $cluster->kill('us');
 $mover->finish;
 $writer->finish;

@@ -131,6 +131,25 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION homing._announce_move(keyspace_id int4, target int2, homes int4[]) RETURNS void
+VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_announce_move';
+COMMENT ON FUNCTION homing._announce_move(int4, int2, int4[]) IS
+	'lets sessions that write these homes here connect to the region that is about to get them; NULL: it has them';
+
+-- Waits until no session here is connecting to the region any more.
+CREATE FUNCTION homing._await_connecting(region int2, timeout interval) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	give_up CONSTANT timestamptz := clock_timestamp() + timeout;
+BEGIN
+	WHILE clock_timestamp() < give_up
+		AND EXISTS (SELECT FROM homing._sessions() s WHERE s.region_id = _await_connecting.region AND s.state = 'connecting') LOOP
+		PERFORM pg_sleep(0.005);
+	END LOOP;
+END
+$$;
+
 -- Releases homes to another region; all in one transaction, which is this statement. Returns what is done:
 -- version NULL, the home was not ours to give. A home that is being written is left out, or waited for.
 CREATE FUNCTION homing._release_homes(space int4, homes int4[], target int2, wait boolean, actor text)
@@ -396,7 +415,10 @@ BEGIN
 	END IF;
 	PERFORM homing._open_mover('source', source, purpose);
 	PERFORM homing._open_mover('target', target, purpose);
-	PERFORM homing._peer_query('source', 'SELECT homing._await_follower($1, $2)', target_id::text, patience::text);
+	-- Sessions that write the homes connect to the new owner meanwhile, and what releases homes is planned.
+	PERFORM homing._peer_query('source', 'SELECT homing._announce_move($1::int4, $2::int2, $3::int4[])', space::text, target_id::text, homes::text);
+	PERFORM homing._peer_query('source', 'SELECT homing._await_follower($1, $2), homing._await_connecting($1::int2, $2::interval), '
+		'(SELECT count(*) FROM homing._release_homes($3::int4, ''{}'', $1::int2, false, NULL))', target_id::text, patience::text, space::text);
 
 	give_up := clock_timestamp() + patience;
 	WHILE cardinality(todo) > 0 LOOP
@@ -429,12 +451,14 @@ BEGIN
 		END IF;
 	END LOOP;
 
+	PERFORM homing._peer_post('source', 'SELECT homing._announce_move($1::int4, $2::int2, NULL)', space::text, target_id::text);
 	SELECT q[1]::int INTO missing FROM homing._peer_query('target', 'SELECT homing._await_acceptance($1::int4, $2::int4[], $3::int8[], $4::int)',
 		space::text, moved::text, versions::text, patience_ms::text) q;
 	IF missing > 0 THEN
 		RAISE WARNING '% homes are still on their way to region "%"', missing, target
 			USING HINT = 'They arrive when it has received what region "' || source || '" wrote before. homing.moves shows them.';
 	END IF;
+	PERFORM homing._peer_take('source');
 	PERFORM homing._peer_close('source');
 	PERFORM homing._peer_close('target');
 	IF cardinality(todo) > 0 THEN
