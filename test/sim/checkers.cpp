@@ -21,7 +21,7 @@ void Checkers::Fail(const std::string &what)
 
 void Checkers::CheckOneHome(const std::vector<Region> &regions, const std::vector<Instant> &now_at)
 {
-	for (int home = 0; home < plan_.homes; ++home) {
+	for (int home = 0; home < plan_.homes && !plan_.beyond.two_may_serve; ++home) {
 		const Region *server = nullptr;
 		for (std::size_t i = 0; i < regions.size(); ++i) {
 			if (!regions[i].MayServe(HomeId(home), now_at[i]))

@@ -16,6 +16,13 @@ struct Bugs {
 	bool serve_before_tails = false;
 };
 
+// What the promises do not cover. The checkers must see what comes of it.
+struct Beyond {
+	bool wall_clock = false;     // leases are measured by a clock that somebody sets
+	bool frozen_clock = false;   // the clock of a machine stands still while it is paused
+	bool two_may_serve = false;  // P1 is not looked at
+};
+
 struct Plan {
 	std::uint64_t seed = 1;
 	int regions = 3;
@@ -32,9 +39,12 @@ struct Plan {
 	double declare_per_s = 0.1;  // some region wants some other declared lost
 	double hand_over_per_s = 2;
 	double write_per_s = 40;
-	int drift_ppm = 1000;
-	int most_lost = 2;  // declarations are not begun beyond that
+	int drift_ppm = 1000;       // how far the regions believe that their clocks are off, at most
+	int real_drift_ppm = 1000;  // how far they are
+	bool cut_off_lost = false;  // whom somebody wants declared lost, all the time
+	int most_lost = 2;          // declarations are not begun beyond that
 	Bugs bugs;
+	Beyond beyond;
 };
 
 // A plan with everything drawn from the seed.

@@ -37,7 +37,7 @@ World::World(const Plan &plan) : plan_(plan), random_(plan.seed), checkers_(plan
 	cut_.assign(size, std::vector<bool>(size));
 	for (Machine &machine : machines_) {
 		machine.clock_offset = random_.Below(1000000000000);
-		machine.clock_ppm = random_.Below(2 * plan.drift_ppm + 1) - plan.drift_ppm;
+		machine.clock_ppm = random_.Below(2 * plan.real_drift_ppm + 1) - plan.real_drift_ppm;
 	}
 }
 
@@ -46,7 +46,9 @@ World::World(const Plan &plan) : plan_(plan), random_(plan.seed), checkers_(plan
 Instant World::NowAt(int index) const
 {
 	const Machine &machine = machines_[static_cast<std::size_t>(index)];
-	return {machine.clock_offset + now_ + now_ * machine.clock_ppm / 1000000};
+	const bool stopped = machine.paused && plan_.beyond.frozen_clock;
+	const std::int64_t run = (stopped ? machine.paused_at : now_) - machine.stood_still;
+	return {machine.clock_offset + run + run * machine.clock_ppm / 1000000};
 }
 
 const std::vector<Instant> &World::Clocks()
@@ -132,6 +134,7 @@ void World::DoFault()
 		Machine &machine = machines_[static_cast<std::size_t>(victim)];
 		if (!machine.paused) {
 			machine.paused = true;
+			machine.paused_at = now_;
 			Push(100000 + random_.Below(10000000), {0, 0, Event::Kind::kResume, victim, 0, {}});
 		}
 	} else if (random_.Chance(plan_.cut_per_s / 10)) {
@@ -145,6 +148,12 @@ void World::DoFault()
 				cut_[static_cast<std::size_t>(i)][static_cast<std::size_t>(victim)] = true;
 		}
 		Push(500000 + random_.Below(15000000), {0, 0, Event::Kind::kHeal, victim, 0, {}});
+	}
+	if (plan_.beyond.wall_clock && random_.Chance(0.1)) {
+		// By an hour, either way.
+		constexpr std::int64_t kHour = 3600000000;
+		machines_[static_cast<std::size_t>(victim)].clock_offset +=
+			random_.Chance(0.5) ? kHour : -kHour;
 	}
 	if (random_.Chance(plan_.declare_per_s / 10)) {
 		// Every region of the living may want it, also at the same time.
@@ -161,6 +170,11 @@ void World::DoFault()
 			for (int i = 0; i < plan_.regions; ++i) {
 				if (i != Index(target) && random_.Chance(0.6))
 					regions_[static_cast<std::size_t>(i)].WantLost(target);
+			}
+			if (plan_.cut_off_lost) {
+				cut_[static_cast<std::size_t>(Index(target))].assign(regions_.size(), true);
+				for (auto &row : cut_)
+					row[static_cast<std::size_t>(Index(target))] = true;
 			}
 			++outcome_.losses;
 		}
@@ -252,6 +266,8 @@ void World::Handle(const Event &event)
 		break;
 	case Event::Kind::kResume:
 		machine.paused = false;
+		if (plan_.beyond.frozen_clock)
+			machine.stood_still += now_ - machine.paused_at;
 		for (Event &held : machine.held)
 			Push(random_.Below(1000), held);
 		machine.held.clear();

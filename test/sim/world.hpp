@@ -40,7 +40,8 @@ private:
 		std::int64_t clock_offset = 0;
 		std::int64_t clock_ppm = 0;
 		bool paused = false;
-		std::vector<Event> held;  // what comes while it is paused
+		std::int64_t paused_at = 0, stood_still = 0;  // µs of true time
+		std::vector<Event> held;                      // what comes while it is paused
 	};
 
 	void Send(const Message &message) override;

@@ -120,6 +120,35 @@ TEST(Lease, WhoIsAboutToLeaveDoesNotCount)
 	EXPECT_TRUE(holder.MayServe(At(2)));
 }
 
+// Two losses in quick succession, the race that homing._await_recount closes. Of five, us holds its lease from itself,
+// kC and kD, which are declared lost; then the two others are a majority of three, and have promised us nothing.
+TEST(Lease, NobodyOutvotesByALossWhoseLeaseWasCountedBeforeIt)
+{
+	const RegionId kC(4), kD(5);
+	for (const bool recounted : {false, true}) {
+		LeaseHolder us(Terms(), {kUs, kEu, kAp, kC, kD});
+		LeaseVoter eu(Terms(), At(-100000)), ap(Terms(), At(-100000));
+		for (const RegionId voter : {kUs, kC, kD})
+			us.Renew(voter, At(0));
+		// kC and kD are pending. Only when us has counted without them may they become lost: us then serves only by
+		// what kEu and kAp have promised, too.
+		if (recounted)
+			us.ChangeVoters({kUs, kEu, kAp, kC, kD}, {kC, kD});
+		const auto two_serve = [&] {
+			const bool outvoted = eu.MayDeclareLost(kUs, At(10)) && ap.MayDeclareLost(kUs, At(10));
+			return us.MayServe(At(10)) && outvoted;
+		};
+		EXPECT_EQ(two_serve(), !recounted);
+		if (recounted) {
+			EXPECT_TRUE(eu.Promise(kUs, At(5)) && ap.Promise(kUs, At(5)));
+			us.Renew(kEu, At(5));
+			us.Renew(kAp, At(5));
+			EXPECT_TRUE(us.MayServe(At(10)));
+			EXPECT_FALSE(two_serve());
+		}
+	}
+}
+
 TEST(Lease, OldPromisesAreThoseToRenew)
 {
 	LeaseHolder holder(Terms(), {kUs, kEu, kAp});
