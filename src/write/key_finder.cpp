@@ -3,6 +3,7 @@
 #include "pg/compat.hpp"
 #include "write/issued.hpp"
 #include "write/key_conditions.hpp"
+#include "write/remote_text.hpp"
 #include "write/row_locks.hpp"
 #include "write/statement_params.hpp"
 
@@ -215,6 +216,45 @@ bool IsRoutedBatch(Query *query, TargetEntry *entry, WriteTarget *target)
 	return true;
 }
 
+// INSERT … VALUES with one row whose key a subquery computes: makes it INSERT … SELECT, whose rows are computed here and
+// then routed. Defaults stay what they are.
+void SelectRow(Query *insert, WriteTarget *target)
+{
+	auto *around = makeNode(Query);
+	around->commandType = CMD_SELECT;
+	around->canSetTag = true;
+	around->jointree = makeFromExpr(NIL, nullptr);
+	around->hasSubLinks = true;
+	const int source = list_length(insert->rtable) + 1;
+	List *names = NIL;
+	ListCell *cell;
+	foreach (cell, insert->targetList) {
+		auto *entry = lfirst_node(TargetEntry, cell);
+		if (IsDefault(insert, entry))
+			continue;
+		auto *value = reinterpret_cast<Node *>(entry->expr);
+		const int column = list_length(around->targetList) + 1;
+		entry->expr = reinterpret_cast<Expr *>(makeVar(source, column, exprType(value), exprTypmod(value),
+		                                               exprCollation(value), 0));
+		IncrementVarSublevelsUp(value, 1, 0);
+		char *name = psprintf("value%d", column);
+		around->targetList = lappend(around->targetList,
+		                             makeTargetEntry(reinterpret_cast<Expr *>(value), column, name, false));
+		names = lappend(names, makeString(name));
+	}
+	auto *rows = makeNode(RangeTblEntry);
+	rows->rtekind = RTE_SUBQUERY;
+	rows->subquery = around;
+	rows->eref = makeAlias("source", names);
+	rows->alias = makeAlias("source", NIL);
+	rows->inFromCl = true;
+	insert->rtable = lappend(insert->rtable, rows);
+	auto *from = makeNode(RangeTblRef);
+	from->rtindex = source;
+	insert->jointree->fromlist = list_make1(from);
+	target->sharing = SelectsFromHomed(insert) ? Sharing::kSelectThere : Sharing::kSelect;
+}
+
 void FindInserted(Query *query, const Key *key, WriteTarget *target, ParamNumbers *numbers)
 {
 	TargetEntry *entry = EntryOf(query, key->attnum);
@@ -226,6 +266,8 @@ void FindInserted(Query *query, const Key *key, WriteTarget *target, ParamNumber
 	if (rows == nullptr && query->jointree->fromlist == NIL) {
 		entry->expr = reinterpret_cast<Expr *>(
 			RouteInserted(reinterpret_cast<Node *>(entry->expr), target, numbers));
+		if (target->unproved != nullptr && !expression_returns_set(reinterpret_cast<Node *>(entry->expr)))
+			SelectRow(query, target);
 		return;
 	}
 	if (rows != nullptr && IsRoutedBatch(query, entry, target))

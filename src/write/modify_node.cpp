@@ -1,6 +1,7 @@
 #include "write/modify_node.hpp"
 
 #include <string>
+#include <vector>
 
 #include "pg/boundary.hpp"
 #include "pg/settings.hpp"
@@ -149,10 +150,36 @@ void MergeRows(HomedModifyState *state, Tuplestorestate **rows)
 	}
 }
 
-// All other regions work while this one does its own part.
-void RunParts(HomedModifyState *state, EState *estate, TupleDesc returning)
+// The answers of other regions, from part `first` on, each within a savepoint of its own. False: the home of a row has
+// moved, its key was claimed meanwhile; then none of them has done anything.
+bool TakeParts(HomedModifyState *state, EState *estate, TupleDesc returning, int first,
+               Tuplestorestate **rows)
 {
 	const Decision *decision = &state->decision;
+	std::vector<remote::Result> results;
+	bool moved = false;
+	for (int i = first; i < decision->part_count; ++i) {
+		try {
+			results.push_back(Await(decision->parts[i].region));
+		} catch (const remote::Error &error) {
+			if (error.sqlstate != kNotHomeState)
+				throw;
+			moved = true;
+		}
+	}
+	for (int i = first; i < decision->part_count; ++i)
+		EndAside(decision->parts[i].region, !moved);
+	for (int i = first; !moved && i < decision->part_count; ++i)
+		TakeAnswer(results[static_cast<std::size_t>(i - first)], estate, returning, rows[i]);
+	return !moved;
+}
+
+// All other regions work while this one does its own part; where a key may be claimed meanwhile, before that. False:
+// one was, and nothing is done.
+bool RunParts(HomedModifyState *state, EState *estate, TupleDesc returning)
+{
+	const Decision *decision = &state->decision;
+	const bool aside = decision->claimable;
 	auto *outgoing = static_cast<Outgoing *>(palloc0(sizeof(Outgoing) * decision->part_count));
 	int local = 0;
 	if (decision->parts[0].region == decision->region)
@@ -160,24 +187,29 @@ void RunParts(HomedModifyState *state, EState *estate, TupleDesc returning)
 	for (int i = local; i < decision->part_count; ++i) {
 		outgoing[i] = Prepare(DeparseForRegion(PartToSend(state, &decision->parts[i])),
 		                      estate->es_param_list_info);
-		pg::PgEntry([&] { Post(decision->parts[i].region, ToRemote(outgoing[i])); });
+		pg::PgEntry([&] {
+			(aside ? PostAside : Post)(decision->parts[i].region, ToRemote(outgoing[i]));
+		});
 	}
 	// RETURNING rows of every part by themselves, to be put into order.
 	auto **rows =
 		static_cast<Tuplestorestate **>(palloc0(sizeof(Tuplestorestate *) * decision->part_count));
 	for (int i = 0; returning->natts > 0 && i < decision->part_count; ++i)
 		rows[i] = tuplestore_begin_heap(false, false, work_mem);
+	if (aside && !pg::PgEntry([&] { return TakeParts(state, estate, returning, local, rows); }))
+		return false;
 	if (local == 1)
 		estate->es_processed += WriteHere(PartOf(state->query, state, &decision->parts[0]), estate,
 		                                  estate->es_param_list_info, rows[0]);
 	pg::PgEntry([&] {
-		for (int i = local; i < decision->part_count; ++i) {
+		for (int i = local; !aside && i < decision->part_count; ++i) {
 			const remote::Result result = Answer(decision->parts[i].region);
 			TakeAnswer(result, estate, returning, rows[i]);
 		}
 	});
 	if (returning->natts > 0)
 		MergeRows(state, rows);
+	return true;
 }
 
 // Runs the whole statement here, planned anew.
@@ -231,6 +263,18 @@ void FollowHome(HomedModifyState *state, EState *estate, TupleDesc returning)
 	}
 }
 
+// As FollowHome, for rows of several homes.
+void FollowHomes(HomedModifyState *state, EState *estate, TupleDesc returning)
+{
+	if (RunParts(state, estate, returning))
+		return;
+	if (!pg::AwaitChange(state->decision.seen, pg::settings.handover_timeout_ms))
+		pg::PgEntry([] { throw HomeMoved(); });
+	state->decision = pg::PgEntry([&] { return Decide(state->keys, true); });
+	ApproveHere(state, estate);
+	RunWithNewSnapshot(state, estate, returning, RunAsDecided);
+}
+
 void RunAsDecided(HomedModifyState *state, EState *estate, TupleDesc returning)
 {
 	if (state->decision.serve)
@@ -245,7 +289,7 @@ void RunAsDecided(HomedModifyState *state, EState *estate, TupleDesc returning)
 		ExecuteMovingUpdate(state->query, state->keys.targets[0].homed, estate, returning,
 		                    state->rows);
 	else
-		RunParts(state, estate, returning);
+		FollowHomes(state, estate, returning);
 }
 
 void RunElsewhere(HomedModifyState *state)

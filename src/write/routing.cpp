@@ -131,6 +131,11 @@ Homes ConcernedHomes(const core::Keyspace &keyspace, const WrittenTarget &target
 	return homes;
 }
 
+bool IsUnassigned(const std::optional<pg::KeyHome> &key)
+{
+	return key && !key->assigned;
+}
+
 void LockHomes(const pg::HomedTable &table, const Homes &homes)
 {
 	constexpr std::size_t kManyHomes = 64;
@@ -328,8 +333,7 @@ private:
 		region_ = route.region;
 		decision_.claimable = decision_.claimable ||
 		                      (keyspace->first_write &&
-		                       std::any_of(of_keys.begin(), of_keys.end(),
-		                                   [](const auto &key) { return key && !key->assigned; }));
+		                       std::any_of(of_keys.begin(), of_keys.end(), IsUnassigned));
 		return route.kind == core::Route::Kind::kForward || Hold(target, table, homes, of_keys);
 	}
 
@@ -370,6 +374,9 @@ private:
 			return false;
 		sharer.Store(&decision_);
 		decision_.sharing = target.sharing;
+		decision_.claimable = target.sharing == Sharing::kValues &&
+		                      catalog_->map.FindKeyspace(table.keyspace)->first_write &&
+		                      std::any_of(of_keys.begin(), of_keys.end(), IsUnassigned);
 		return true;
 	}
 

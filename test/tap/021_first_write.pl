@@ -210,6 +210,28 @@ for my $region ($cluster->names)
 	is($cluster->sql('us', "SELECT hits FROM profiles WHERE id = $other"), '10', '… and what the block wrote before is kept');
 }
 
+# --- the same among several rows, that go to several regions
+{
+	my ($key, $second) = fresh_keys('eu', 2);
+	my ($mine, $third) = (fresh_keys('us', 1), fresh_keys('ap', 1));
+	my ($in, $out, $err) = ("BEGIN; LOCK TABLE homing.assignment IN SHARE ROW EXCLUSIVE MODE; SELECT 'locked';\n", '', '');
+	my $holder = IPC::Run::start([ 'psql', '-X', '-q', '-A', '-t', '-d', $cluster->conninfo('ap') ], '<', \$in, '>', \$out, '2>', \$err, IPC::Run::timeout(60));
+	$holder->pump until $out =~ /locked/;
+	$cluster->sql('us', "INSERT INTO profiles VALUES ($key, 1)");
+	my ($wrote, $failed) = ('', '');
+	my $writer = IPC::Run::start([ 'psql', '-X', '-q', '-A', '-t', '-d', $cluster->conninfo('ap'), '-v', 'ON_ERROR_STOP=1',
+			'-c', "INSERT INTO visits VALUES ($key, 1), ($mine, 2), ($third, 3), ($second, 4) RETURNING number" ],
+		'>', \$wrote, '2>', \$failed, IPC::Run::timeout(60));
+	$cluster->poll('ap', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query ~ '^INSERT INTO visits' AND wait_event_type = 'Extension'});
+	$in .= "COMMIT;\n\\q\n";
+	$holder->finish;
+	$writer->finish;
+	is("$wrote$failed", "1\n2\n3\n4\n", 'a key that another region claimed a moment ago is written with others');
+	known_everywhere($key, 'us');
+	known_everywhere($_, 'ap') for $mine, $third, $second;
+	$cluster->same_everywhere('visits', '… everywhere');
+}
+
 # --- moves and losses
 my ($moving) = fresh_keys('us', 1);
 $cluster->sql('ap', "INSERT INTO profiles VALUES ($moving, 1)");
