@@ -234,12 +234,13 @@ void SelectRow(Query *insert, WriteTarget *target)
 			continue;
 		auto *value = reinterpret_cast<Node *>(entry->expr);
 		const int column = list_length(around->targetList) + 1;
-		entry->expr = reinterpret_cast<Expr *>(makeVar(source, column, exprType(value), exprTypmod(value),
-		                                               exprCollation(value), 0));
+		entry->expr = reinterpret_cast<Expr *>(
+			makeVar(source, column, exprType(value), exprTypmod(value), exprCollation(value), 0));
 		IncrementVarSublevelsUp(value, 1, 0);
 		char *name = psprintf("value%d", column);
-		around->targetList = lappend(around->targetList,
-		                             makeTargetEntry(reinterpret_cast<Expr *>(value), column, name, false));
+		around->targetList =
+			lappend(around->targetList,
+		            makeTargetEntry(reinterpret_cast<Expr *>(value), column, name, false));
 		names = lappend(names, makeString(name));
 	}
 	auto *rows = makeNode(RangeTblEntry);
@@ -266,7 +267,8 @@ void FindInserted(Query *query, const Key *key, WriteTarget *target, ParamNumber
 	if (rows == nullptr && query->jointree->fromlist == NIL) {
 		entry->expr = reinterpret_cast<Expr *>(
 			RouteInserted(reinterpret_cast<Node *>(entry->expr), target, numbers));
-		if (target->unproved != nullptr && !expression_returns_set(reinterpret_cast<Node *>(entry->expr)))
+		if (target->unproved != nullptr &&
+		    !expression_returns_set(reinterpret_cast<Node *>(entry->expr)))
 			SelectRow(query, target);
 		return;
 	}

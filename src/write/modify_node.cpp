@@ -187,9 +187,8 @@ bool RunParts(HomedModifyState *state, EState *estate, TupleDesc returning)
 	for (int i = local; i < decision->part_count; ++i) {
 		outgoing[i] = Prepare(DeparseForRegion(PartToSend(state, &decision->parts[i])),
 		                      estate->es_param_list_info);
-		pg::PgEntry([&] {
-			(aside ? PostAside : Post)(decision->parts[i].region, ToRemote(outgoing[i]));
-		});
+		pg::PgEntry(
+			[&] { (aside ? PostAside : Post)(decision->parts[i].region, ToRemote(outgoing[i])); });
 	}
 	// RETURNING rows of every part by themselves, to be put into order.
 	auto **rows =

@@ -331,9 +331,9 @@ private:
 			Refuse(*catalog_, target,
 			       {core::Route::Kind::kRefuse, {}, core::Refusal::kSeveralHomes});
 		region_ = route.region;
-		decision_.claimable = decision_.claimable ||
-		                      (keyspace->first_write &&
-		                       std::any_of(of_keys.begin(), of_keys.end(), IsUnassigned));
+		decision_.claimable =
+			decision_.claimable ||
+			(keyspace->first_write && std::any_of(of_keys.begin(), of_keys.end(), IsUnassigned));
 		return route.kind == core::Route::Kind::kForward || Hold(target, table, homes, of_keys);
 	}
 

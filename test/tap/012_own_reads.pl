@@ -91,6 +91,22 @@ my $merge = "MERGE INTO accounts USING (VALUES (%d, 1), (%d, 1)) s (id, b) ON ac
 $cluster->fails_with('us', sprintf($merge, $key{us} + 1000, $key{eu}, $key{us} + 1000), '0A000', 'MERGE with keys of other homes than that of its condition', qr/several home regions/)
   if $cluster->sql('us', "SELECT homing.home_of('accounts', $key{us} + 1000)") ne 'eu';
 
+# A key that a subquery computes has whatever home it has.
+my %homes;
+for (1 .. 12)
+{
+	my $region = ($cluster->names)[ $_ % 3 ];
+	my $id = $cluster->sql($region, 'PREPARE p(int) AS INSERT INTO accounts VALUES ((SELECT max(id) + $1 FROM accounts), (SELECT 7)) RETURNING id; EXECUTE p(1)');
+	$homes{ $cluster->sql($region, "SELECT homing.home_of('accounts', $id)") }++;
+	is($cluster->sql($region, "SELECT balance FROM accounts WHERE id = $id"), '7', "a row with a computed key from $region");
+	$cluster->converge;
+}
+is(scalar(keys %homes), 3, 'they have all homes');
+$cluster->fails_with('us', 'INSERT INTO accounts VALUES ((SELECT max(id) FROM accounts), 7)', '23505', 'its home refuses it');
+$cluster->fails_with('us', 'INSERT INTO accounts VALUES ((SELECT NULL::int), 7)', '23502', 'a NULL is refused');
+$cluster->sql('us', 'DELETE FROM accounts WHERE balance = 7');
+$cluster->converge;
+
 is($cluster->sql('us', "SET homing.read_consistency = eventual; $two $sum; ROLLBACK"), 301,
 	'eventual reads what is in this region: its own part');
 is($cluster->sql('us', "$sum"), 300, 'and nothing was committed');

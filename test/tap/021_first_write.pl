@@ -169,7 +169,8 @@ for my $region ($cluster->names)
 		ok(${ $run->[1] } eq '' || ${ $run->[1] } =~ /ERROR:  (40001|40P01)/, "a bulk first write of $run->[0] succeeds, or may be tried again") or diag(${ $run->[1] });
 	}
 	$cluster->same_everywhere('profiles', 'racing bulk first writes leave the same rows everywhere');
-	is($cluster->sql('us', 'SELECT count(*) FROM profiles WHERE id BETWEEN 400001 AND 401500'), '1500', '… all of them');
+	# The last parts may still wait for their decision to arrive.
+	$cluster->poll('us', 'SELECT count(*) = 1500 FROM profiles WHERE id BETWEEN 400001 AND 401500');
 }
 
 # --- a writer that claims nothing keeps the key open until it has ended
@@ -213,22 +214,22 @@ for my $region ($cluster->names)
 # --- the same among several rows, that go to several regions
 {
 	my ($key, $second) = fresh_keys('eu', 2);
-	my ($mine, $third) = (fresh_keys('us', 1), fresh_keys('ap', 1));
+	my ($mine) = fresh_keys('us', 1);
 	my ($in, $out, $err) = ("BEGIN; LOCK TABLE homing.assignment IN SHARE ROW EXCLUSIVE MODE; SELECT 'locked';\n", '', '');
 	my $holder = IPC::Run::start([ 'psql', '-X', '-q', '-A', '-t', '-d', $cluster->conninfo('ap') ], '<', \$in, '>', \$out, '2>', \$err, IPC::Run::timeout(60));
 	$holder->pump until $out =~ /locked/;
 	$cluster->sql('us', "INSERT INTO profiles VALUES ($key, 1)");
 	my ($wrote, $failed) = ('', '');
 	my $writer = IPC::Run::start([ 'psql', '-X', '-q', '-A', '-t', '-d', $cluster->conninfo('ap'), '-v', 'ON_ERROR_STOP=1',
-			'-c', "INSERT INTO visits VALUES ($key, 1), ($mine, 2), ($third, 3), ($second, 4) RETURNING number" ],
+			'-c', "INSERT INTO visits VALUES ($key, 1), ($mine, 2), ($second, 3) RETURNING number" ],
 		'>', \$wrote, '2>', \$failed, IPC::Run::timeout(60));
 	$cluster->poll('ap', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query ~ '^INSERT INTO visits' AND wait_event_type = 'Extension'});
 	$in .= "COMMIT;\n\\q\n";
 	$holder->finish;
 	$writer->finish;
-	is("$wrote$failed", "1\n2\n3\n4\n", 'a key that another region claimed a moment ago is written with others');
+	is("$wrote$failed", "1\n2\n3\n", 'a key that another region claimed a moment ago is written with others');
 	known_everywhere($key, 'us');
-	known_everywhere($_, 'ap') for $mine, $third, $second;
+	known_everywhere($_, 'ap') for $mine, $second;
 	$cluster->same_everywhere('visits', '… everywhere');
 }
 
