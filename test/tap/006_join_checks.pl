@@ -56,6 +56,12 @@ is($cluster->sql('us', 'SELECT (SELECT count(*) FROM pg_foreign_server) + (SELEC
 $cluster->sql('us', $create);
 $cluster->sql('us', 'CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t SELECT i, i FROM generate_series(1, 1000) i');
 $cluster->sql('us', q{SELECT homing.home_table('t', 'id')});
+# PROTOCOL §3 row 65: regions with different versions of the extension do not form a cluster.
+my $version = $cluster->sql('eu', q{SELECT extversion FROM pg_extension WHERE extname = 'pg_homing'});
+$cluster->sql('eu', q{UPDATE pg_extension SET extversion = '0.9' WHERE extname = 'pg_homing'});
+$cluster->fails_with('eu', $join, 'F0000', 'refused with another version of the extension',
+	qr/this database has version of pg_homing (0\.9|\Q$version\E), but region "(us|eu)" has (0\.9|\Q$version\E)/);
+$cluster->sql('eu', qq{UPDATE pg_extension SET extversion = '$version' WHERE extname = 'pg_homing'});
 fails_while('eu', "wal_level = replica", $join, qr/region "eu" has wal_level = replica, but needs logical/);
 fails_while('eu', "max_wal_senders = 0", $join, qr/region "eu" has max_wal_senders = 0, but needs at least 1/);
 # The region that is joined counts as well.

@@ -37,6 +37,19 @@ TEST(Loss, WhatWasPassedOnCannotBePassedOnAgain)
 	EXPECT_TRUE(RelaysNeeded(30, {{kUs, 10}, {kEu, 30, false}}).empty());
 }
 
+// PROTOCOL §3 row 63: a position is one number, not two halves of 4 GB each.
+TEST(Loss, PositionsBeyondFourGigabytesCompareAsOneNumber)
+{
+	constexpr Position kBelow = 0xFFFFFFF0, kAbove = 0x100000008, kFar = 0xFFFFFFFF00000001;
+	EXPECT_EQ(FinalPosition({kUs, kEu}, {{kUs, kBelow}, {kEu, kAbove}}), kAbove);
+	EXPECT_EQ(FinalPosition({kUs, kEu}, {{kUs, kFar}, {kEu, kAbove}}), kFar);
+	const auto relays = RelaysNeeded(kAbove, {{kUs, kBelow}, {kEu, kAbove}});
+	ASSERT_EQ(relays.size(), 1u);
+	EXPECT_EQ(relays[0].to, kUs);
+	EXPECT_FALSE(HasAllTails({{kUs, kBelow}}, {{kUs, kAbove}}));
+	EXPECT_TRUE(HasAllTails({{kUs, kFar}}, {{kUs, kAbove}}));
+}
+
 TEST(Loss, AnHeirNeedsTheEndOfEveryLostRegion)
 {
 	EXPECT_TRUE(HasAllTails({{kUs, 10}, {kEu, 20}}, {{kUs, 10}, {kEu, 20}}));

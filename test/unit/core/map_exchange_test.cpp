@@ -29,6 +29,15 @@ TEST(MapExchange, AdoptsANewerMap)
 	EXPECT_EQ(OnPeerMap(Map(3, 7), Map(40, 7)), MapAction::kAdopt) << "epochs may be skipped";
 }
 
+// PROTOCOL §3 row 63.
+TEST(MapExchange, LargeEpochsCompareAsOneNumber)
+{
+	constexpr std::int64_t kLarge = 9000000000000000000;
+	EXPECT_EQ(OnPeerMap(Map(kLarge - 1, 7), Map(kLarge, 9)), MapAction::kAdopt);
+	EXPECT_EQ(OnPeerMap(Map(kLarge, 7), Map(kLarge - 1, 9)), MapAction::kKeep);
+	EXPECT_EQ(OnPeerMap(Map(0xFFFFFFFF, 7), Map(0x100000000, 9)), MapAction::kAdopt);
+}
+
 TEST(MapExchange, FencesWhenDeclaredLost)
 {
 	EXPECT_EQ(OnPeerMap(Map(3, 7), Map(4, 9, true)), MapAction::kFence);
