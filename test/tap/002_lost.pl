@@ -3,6 +3,7 @@ use strict;
 use warnings;
 
 use HomingCluster;
+use PsqlSession;
 use Test::More;
 
 my $cluster = HomingCluster->new(regions => [qw(us eu ap)], settings => "homing.fencing = operator\n");
@@ -75,8 +76,22 @@ $cluster->{dead}{ap} = 1;
 # A second loss: what eu inherited goes on to us.
 $cluster->sql('eu', "UPDATE accounts SET balance = balance + 1 WHERE id = $key{ap}");
 $cluster->converge;
+# A session has committed there what goes down with it: its reads say so, once (PROTOCOL §3 row 60).
+my $survived = $cluster->sql('us', "SELECT balance FROM accounts WHERE id = $key{eu}");
+my $stream = $cluster->sql('us', q{SELECT subname FROM pg_subscription});
+$cluster->sql('us', "ALTER SUBSCRIPTION $stream DISABLE");
+$cluster->poll('us', 'SELECT count(*) = 0 FROM pg_stat_subscription WHERE pid IS NOT NULL');
+my $session = PsqlSession->new($cluster->conninfo('us'));
+my $read = "SELECT balance FROM accounts WHERE id = $key{eu}";
+is($session->run($_)->{sqlstate}, '', $_) for q{SET homing.read_timeout = '300ms'}, "UPDATE accounts SET balance = 50 WHERE id = $key{eu}";
+is($session->run($read)->{sqlstate}, '55P03', 'what is committed at eu has not arrived');
 $cluster->kill('eu');
 $cluster->sql('us', q{SELECT homing.declare_lost('eu', force => true)});
+my $told = $session->run($read);
+is($told->{sqlstate}, '55000', 'and does not any more');
+like($told->{message}, qr/committed at region "eu": it was lost with the region/, '… as the session is told');
+is($session->value($read), $survived, 'then it reads what survived');
+$session->close;
 is($cluster->sql('us', q{SELECT DISTINCT homing.home_of('accounts', id) FROM accounts}), 'us', 'the last region has all homes');
 $cluster->sql('us', 'INSERT INTO accounts VALUES (100001)');
 $cluster->sql('us', "UPDATE accounts SET balance = balance + 1 WHERE id = $key{ap}");

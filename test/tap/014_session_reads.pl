@@ -1,5 +1,5 @@
 # Whoever writes at any region reads it back here at once: with homing.read_consistency = session, and = home.
-# Meanwhile others write, and the regions are some way apart (PROTOCOL §3 row 60).
+# Meanwhile others write, and the regions are some way apart (PROTOCOL §3 row 60; after a loss: 002_lost).
 #
 # READS_ROUNDS sets how often for each of the two (250); make soak does it 10,000 times.
 use strict;
