@@ -131,6 +131,42 @@ for my $region ($cluster->names)
 		|| (SELECT count(*) FROM homing.pending_key)}), '1 1 0', "$region keeps one row of it");
 }
 
+# --- PROTOCOL §3 row 59: keys and the homes under them move in turns; versions only rise, at every region
+my $newest = q{SELECT 'key ' || encode(key, 'hex') || ' ' || max(version) FROM homing.assignment GROUP BY key
+	UNION ALL SELECT 'home ' || home || ' ' || max(version) FROM homing.ownership GROUP BY home};
+my (%version_at, @fallen);
+my $mix_before = hits();
+@load = begin_load($script, 10);
+for my $step (1 .. 8)
+{
+	my $to = ($cluster->names)[ $step % 3 ];
+	my $from = ($cluster->names)[ ($step + 1 + $step % 2) % 3 ];
+	for my $id (7, 8 + $step % 2)
+	{
+		my ($state, undef, $err) = $cluster->try_sql('ap', "SELECT homing.assign_key('accounts', $id, '$to')");
+		redo if $state eq '40001';
+		is($state, '', "assign_key of $id to $to") or diag($err);
+	}
+	# One: a key can be assigned only to a region that owns a home.
+	$cluster->sql('ap', "SELECT homing.hand_over('accounts', '$from', '$to', ARRAY(SELECT min(home) FROM homing.homes WHERE owner = '$from'))");
+	for my $region ($cluster->names)
+	{
+		for my $line (split /\n/, $cluster->sql($region, $newest))
+		{
+			my ($what, $version) = $line =~ /^(.*) (\d+)$/;
+			push @fallen, "$region: $what" if $version < ($version_at{$region}{$what} // 0);
+			$version_at{$region}{$what} = $version;
+		}
+	}
+}
+$writes = end_load('keys and homes move in turns', @load);
+is_deeply(\@fallen, [], 'no version falls');
+$cluster->same_everywhere('accounts');
+is(hits() - $mix_before, $writes, 'no write was lost or done twice');
+$cluster->sql('ap', "SELECT homing.assign_key('accounts', 7, 'ap')");
+$cluster->sql('ap', q{SELECT homing.repartition('accounts', '{"us": 2, "eu": 1, "ap": 1}')});
+$cluster->converge;
+
 # --- the barrier: ap hears from eu, the new owner, before it hears from us, the old one
 # A key without rows.
 sub key_of

@@ -1,5 +1,5 @@
 # A key belongs to the region that first writes it: one round trip once per key, one winner of every race, and the
-# claim and its first row share their fate. (PROTOCOL §3 rows 58 and 59.)
+# claim and its first row share their fate. (PROTOCOL §3 row 58; row 59 is in 010_hand_over.pl.)
 use strict;
 use warnings;
 
@@ -116,11 +116,12 @@ $cluster->same_everywhere('profiles', 'all rows of bulk first writes are everywh
 $cluster->poll($_, q{SELECT count(*) = 0 FROM homing.pending_key p
 	WHERE NOT EXISTS (SELECT FROM homing.key_acceptance k WHERE k.keyspace_id = p.keyspace_id AND k.key = p.key AND k.version = p.version)}) for $cluster->names;
 
-# --- races: every region writes the same new keys at once, under load
+# --- races: every region writes the same new keys at once, under load (PROTOCOL §3 row 58)
+# FIRST_WRITE_KEYS: how many.
+my $last_key = 300000 + ($ENV{FIRST_WRITE_KEYS} // 2000);
 my $script = PostgreSQL::Test::Utils::tempdir() . '/race.sql';
-append_to_file($script, q{\set id random(300001, 302000)
-INSERT INTO profiles AS p (id, hits, writer) VALUES (:id, 1, :writer) ON CONFLICT (id) DO UPDATE SET hits = p.hits + 1;
-});
+append_to_file($script, "\\set id random(300001, $last_key)\n"
+	. "INSERT INTO profiles AS p (id, hits, writer) VALUES (:id, 1, :writer) ON CONFLICT (id) DO UPDATE SET hits = p.hits + 1;\n");
 my $seconds = $ENV{FIRST_WRITE_SECONDS} // 8;
 my @load;
 for my $region ($cluster->names)
@@ -142,13 +143,13 @@ for my $load (@load)
 	$writes += $done // 0;
 }
 $cluster->same_everywhere('profiles', 'all regions have the same winners');
-is($cluster->sql('us', 'SELECT sum(hits) FROM profiles WHERE id BETWEEN 300001 AND 302000'), $writes, "no write was lost or done twice ($writes writes)");
-cmp_ok($cluster->sql('us', 'SELECT count(DISTINCT writer) FROM profiles WHERE id BETWEEN 300001 AND 302000'), '==', 3, 'every region won some');
+is($cluster->sql('us', "SELECT sum(hits) FROM profiles WHERE id BETWEEN 300001 AND $last_key"), $writes, "no write was lost or done twice ($writes writes)");
+cmp_ok($cluster->sql('us', "SELECT count(DISTINCT writer) FROM profiles WHERE id BETWEEN 300001 AND $last_key"), '==', 3, 'every region won some');
 for my $region ($cluster->names)
 {
 	# CLAIM-1: one claim of a key; a row of it is where the claim says.
 	is($cluster->sql($region, q{SELECT count(*) FROM (SELECT FROM homing.assignment GROUP BY keyspace_id, key HAVING count(*) > 1) x}), '0', "one claim of a key at $region");
-	is($cluster->sql($region, q{SELECT count(*) FROM profiles p WHERE id BETWEEN 300001 AND 302000
+	is($cluster->sql($region, qq{SELECT count(*) FROM profiles p WHERE id BETWEEN 300001 AND $last_key
 		AND NOT EXISTS (SELECT FROM homing.assignment a WHERE a.key = homing._key_bytes('profiles', p.id))}), '0', "every written key is claimed at $region");
 }
 

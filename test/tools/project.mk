@@ -47,7 +47,7 @@ soak: deps
 		TAP_TESTS=test/tap/012_bank.pl $(TOOLS)/check.sh tap || exit; done
 	MEMORY_ROWS=$(SOAK_ROWS) MEMORY_HUGE=1 TAP_TESTS=test/tap/022_memory.pl $(TOOLS)/check.sh tap
 	HOT_SECONDS=60 TAP_TESTS=test/tap/010_hand_over.pl $(TOOLS)/check.sh tap
-	FIRST_WRITE_SECONDS=60 TAP_TESTS=test/tap/021_first_write.pl $(TOOLS)/check.sh tap
+	FIRST_WRITE_SECONDS=60 FIRST_WRITE_KEYS=10000 TAP_TESTS=test/tap/021_first_write.pl $(TOOLS)/check.sh tap
 	FAULT_KILLS=100 TAP_TESTS=test/tap/023_faults.pl $(TOOLS)/check.sh tap
 	READS_ROUNDS=10000 TAP_TESTS=test/tap/014_session_reads.pl $(TOOLS)/check.sh tap
 
