@@ -1,6 +1,7 @@
 #include "pg/apply_progress.hpp"
 
 #include "pg/shared_memory.hpp"
+#include "pg/transaction_end.hpp"
 
 extern "C" {
 #include "access/xact.h"
@@ -51,13 +52,15 @@ void Attach(void *memory, LWLock *, bool fresh)
 	}
 }
 
-[[gnu::hot]] void OnTransactionEnd(XactEvent event, void *)
+void OnTransactionEnd(XactEvent event)
 {
 	if (event != XACT_EVENT_COMMIT || MyLogicalRepWorker == nullptr)
 		return;
 	pg_atomic_fetch_add_u64(&progress->applied, 1);
 	ConditionVariableBroadcast(&progress->moved);
 }
+
+EndListener end_listener{OnTransactionEnd};
 
 // The place of a subscription; with `make` it gets one if there is still room. nullptr: it has none.
 Waiting *PlaceOf(Oid subscription, bool make)
@@ -93,7 +96,7 @@ TransactionId ApplyTransaction(Oid subscription)
 void RegisterApplyProgress()
 {
 	AddSharedPiece({"pg_homing apply progress", [] { return sizeof(Progress); }, Attach});
-	RegisterXactCallback(OnTransactionEnd, nullptr);
+	AddEndListener(&end_listener);
 }
 
 Oid SubscriptionOfThisDatabase(const char *name)

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "pg/shared_memory.hpp"
+#include "pg/transaction_end.hpp"
 
 extern "C" {
 #include "access/attnum.h"
@@ -75,7 +76,7 @@ void Attach(void *memory, LWLock *, bool fresh)
 	ConditionVariableInit(&shared->changed);
 }
 
-[[gnu::hot]] void OnTransactionEnd(XactEvent event, void *)
+void OnTransactionEnd(XactEvent event)
 {
 	switch (event) {
 	case XACT_EVENT_COMMIT:
@@ -106,6 +107,8 @@ void Attach(void *memory, LWLock *, bool fresh)
 	}
 	catalog_changed = assignments_changed = keys_claimed = table_dropped = false;
 }
+
+EndListener end_listener{OnTransactionEnd};
 
 void OnSubTransactionEnd(SubXactEvent event, SubTransactionId, SubTransactionId, void *)
 {
@@ -367,7 +370,7 @@ void Watch(const RawCatalog &raw)
 		watched_relations->push_back(DatumGetObjectId(raw.homed_table.rows[i].values[1]));
 }
 
-void Refresh()
+[[gnu::noinline]] void Refresh()
 {
 	// The counter before the snapshot: a change that raised it by now is in the snapshot.
 	const uint64 generation = pg_atomic_read_u64(&shared->catalog);
@@ -424,7 +427,7 @@ void RegisterCatalog()
 {
 	watched_relations = new std::vector<Oid>;
 	AddSharedPiece({"pg_homing generation", [] { return sizeof(SharedGeneration); }, Attach});
-	RegisterXactCallback(OnTransactionEnd, nullptr);
+	AddEndListener(&end_listener);
 	RegisterSubXactCallback(OnSubTransactionEnd, nullptr);
 	CacheRegisterRelcacheCallback(OnRelationChanged, 0);
 }
@@ -534,6 +537,7 @@ PG_FUNCTION_INFO_V1(homing_assignment_changed);
 PGDLLEXPORT Datum homing_changed(PG_FUNCTION_ARGS)
 {
 	cache_valid = false;
+	ListenToEnd(&end_listener);
 	if (IsOfDroppedTable(reinterpret_cast<TriggerData *>(fcinfo->context)))
 		table_dropped = true;
 	else
@@ -545,6 +549,7 @@ PGDLLEXPORT Datum homing_changed(PG_FUNCTION_ARGS)
 // stream of assignments does not make every session read the tables anew.
 PGDLLEXPORT Datum homing_assignment_changed(PG_FUNCTION_ARGS)
 {
+	ListenToEnd(&end_listener);
 	if (claiming) {
 		// The keyspace is known to have assignments from its start.
 		keys_claimed = true;

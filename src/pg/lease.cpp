@@ -222,7 +222,7 @@ void RefuseAtEnd()
 	                errhint("Write at another region, or again when this one reaches the others.")));
 }
 
-[[gnu::hot]] void OnTransactionEnd(XactEvent event, void *)
+[[gnu::hot]] void OnTransactionEnd(XactEvent event)
 {
 	if (!watched)
 		return;
@@ -250,12 +250,14 @@ void RefuseAtEnd()
 	}
 }
 
+EndListener end_listener{OnTransactionEnd};
+
 }  // namespace
 
 void RegisterLease()
 {
 	AddSharedPiece({"pg_homing leases", LeasesSize, Attach});
-	RegisterXactCallback(OnTransactionEnd, nullptr);
+	AddEndListener(&end_listener);
 }
 
 core::Instant BootTime()
@@ -269,6 +271,7 @@ core::Instant BootTime()
 {
 	if (core::NeedsLease(FencingMode(), electorate)) {
 		watched = true;
+		ListenToEnd(&end_listener);
 		return LeaseStands();
 	}
 	Slot *slot = Mine();

@@ -1,5 +1,6 @@
-// Callbacks at the end of transactions for what few sessions do: added by the first who does it, so that the other
-// sessions do not pay for it with each transaction. A plain server call.
+// What parts of the extension do at the end of transactions. All sessions of the server pay for a callback with each
+// transaction, so there is one for all parts that need one always, and those that few sessions need are added by the
+// first who does.
 #pragma once
 
 #include "pg/server.hpp"
@@ -13,7 +14,25 @@ extern "C" {
 
 namespace homing::pg {
 
-// Adds the callback to this session, once.
+// A part that hears of the end of those transactions that it wants to hear of.
+struct EndListener {
+	void (*on_end)(XactEvent event);
+	bool listens = false;
+	EndListener *next = nullptr;
+};
+
+// From _PG_init. Who is added later hears earlier.
+void AddEndListener(EndListener *listener);
+
+extern bool anybody_listens;
+
+// To the end of this transaction or, at its end, of the next one. In apply workers all hear everything.
+inline void ListenToEnd(EndListener *listener)
+{
+	listener->listens = anybody_listens = true;
+}
+
+// Adds the callback to this session, once; it is called before all listeners. A plain server call.
 template <XactCallback callback>
 void AtTransactionEnd()
 {

@@ -9,6 +9,7 @@
 
 #include "pg/credentials.hpp"
 #include "pg/home_lock.hpp"
+#include "pg/transaction_end.hpp"
 #include "pg/waiter.hpp"
 
 extern "C" {
@@ -42,6 +43,9 @@ struct Session {
 
 // Outlives every jump; the process's end closes what is left. By name, which is the order of commits.
 std::map<std::string, Session> *sessions = nullptr;
+
+void OnTransactionEnd(XactEvent event);
+pg::EndListener end_listener{OnTransactionEnd};
 
 pg::LatchWaiter &Waiter()
 {
@@ -223,6 +227,7 @@ void Keep(const std::string &name, const std::string &conninfo,
           const remote::ConnectionOptions &options, pg::RegionConnection connection)
 {
 	Session &session = sessions->emplace(name, Session()).first->second;
+	pg::ListenToEnd(&end_listener);
 	session.conninfo = conninfo;
 	session.place = Place(options);
 	session.replication = IsReplication(options);
@@ -357,7 +362,7 @@ bool AnyFollows()
 	return false;
 }
 
-[[gnu::hot]] void OnTransactionEnd(XactEvent event, void *)
+void OnTransactionEnd(XactEvent event)
 {
 	if (sessions->empty())
 		return;
@@ -499,7 +504,7 @@ void Query(const RawStatement &raw, ReturnSetInfo *out)
 void RegisterPeers()
 {
 	sessions = new std::map<std::string, Session>;
-	RegisterXactCallback(OnTransactionEnd, nullptr);
+	pg::AddEndListener(&end_listener);
 	RegisterSubXactCallback(OnSubTransactionEnd, nullptr);
 }
 

@@ -1,5 +1,6 @@
 #include "core/gid.hpp"
 #include "rehome/second_phase.hpp"
+#include "rehome/worker_state.hpp"
 
 #include <cstdlib>
 #include <optional>
@@ -91,10 +92,8 @@ void ReadDoubts(MemoryContext context, RawDoubts *doubts)
 {
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (SPI_execute(
-			"SELECT gid, resolution, decision, coordinator, lost, applied, age, lost_here FROM homing._doubts()",
-			false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read homing._doubts");
+	Query(
+		"SELECT gid, resolution, decision, coordinator, lost, applied, age, lost_here FROM homing._doubts()");
 	MemoryContext old = MemoryContextSwitchTo(context);
 	doubts->count = SPI_processed;
 	doubts->rows = static_cast<RawDoubt *>(palloc0(sizeof(RawDoubt) * (SPI_processed + 1)));

@@ -30,12 +30,29 @@ Datum Column(uint64 row, int column)
 	return value;
 }
 
-void Run(const char *sql, int expected)
+struct KeptPlan {
+	const char *sql;  // a literal
+	SPIPlanPtr plan;
+};
+
+// What a worker asks each second it plans once: it would else cost the server as much as a thousand short statements.
+SPIPlanPtr KeptPlanOf(const char *sql, int count, Oid *types)
 {
-	const int result = SPI_execute(sql, false, 0);
-	if (result != expected)
-		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
-		                errmsg("could not run \"%s\": %s", sql, SPI_result_code_string(result))));
+	static KeptPlan kept[32];
+	for (KeptPlan &one : kept) {
+		if (one.sql == nullptr) {
+			one.plan = SPI_prepare(sql, count, types);
+			if (one.plan == nullptr)
+				ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
+				                errmsg("could not prepare \"%s\": %s", sql,
+				                       SPI_result_code_string(SPI_result))));
+			SPI_keepplan(one.plan);
+			one.sql = sql;
+		}
+		if (one.sql == sql)
+			return one.plan;
+	}
+	return SPI_prepare(sql, count, types);
 }
 
 }  // namespace
@@ -72,12 +89,12 @@ void ReadState(RawState *state, MemoryContext context)
 		return;
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	Run("SELECT l.cluster_id::text, l.region_id, l.fenced IS NOT NULL, homing._has_lost_streams(), l.admin, c.epoch, "
-	    "homing._map_digest(), EXISTS (SELECT FROM homing.member m WHERE m.region_id = l.region_id AND m.status = 'active'), "
-	    "pg_catalog.cardinality(homing._unfinished_losses()) > 0 OR pg_catalog.cardinality(homing._silent_here("
-	    "(pg_catalog.extract('epoch', pg_catalog.current_setting('homing.auto_declare_lost')::pg_catalog.interval) * 1000)::pg_catalog.int8)) > 0, homing._is_witness() "
-	    "FROM homing.local_region l CROSS JOIN homing.cluster_map c",
-	    SPI_OK_SELECT);
+	Query(
+		"SELECT l.cluster_id::text, l.region_id, l.fenced IS NOT NULL, homing._has_lost_streams(), l.admin, c.epoch, "
+		"homing._map_digest(), EXISTS (SELECT FROM homing.member m WHERE m.region_id = l.region_id AND m.status = 'active'), "
+		"pg_catalog.cardinality(homing._unfinished_losses()) > 0 OR pg_catalog.cardinality(homing._silent_here("
+		"(pg_catalog.extract('epoch', pg_catalog.current_setting('homing.auto_declare_lost')::pg_catalog.interval) * 1000)::pg_catalog.int8)) > 0, homing._is_witness() "
+		"FROM homing.local_region l CROSS JOIN homing.cluster_map c");
 	if (SPI_processed == 1) {
 		state->region = true;
 		state->cluster = MemoryContextStrdup(context, TextDatumGetCString(Column(0, 1)));
@@ -92,12 +109,12 @@ void ReadState(RawState *state, MemoryContext context)
 		state->witness = DatumGetBool(Column(0, 10));
 
 		// A lost region whose name lives on in a later incarnation has no server of its own.
-		Run("SELECT m.region_id, m.name::text, m.status = 'lost', m.status = 'active', m.pending, false FROM homing.member m JOIN homing.local_region l "
-		    "ON m.region_id <> l.region_id WHERE m.status <> 'lost' OR NOT EXISTS (SELECT FROM homing.member n "
-		    "WHERE n.name = m.name AND n.region_id > m.region_id) "
-		    "UNION ALL SELECT w.region_id, w.name, false, w.status = 'active', false, true FROM homing.witness w "
-		    "JOIN homing.local_region l ON w.region_id <> l.region_id WHERE w.status <> 'removed' ORDER BY 1",
-		    SPI_OK_SELECT);
+		Query(
+			"SELECT m.region_id, m.name::text, m.status = 'lost', m.status = 'active', m.pending, false FROM homing.member m JOIN homing.local_region l "
+			"ON m.region_id <> l.region_id WHERE m.status <> 'lost' OR NOT EXISTS (SELECT FROM homing.member n "
+			"WHERE n.name = m.name AND n.region_id > m.region_id) "
+			"UNION ALL SELECT w.region_id, w.name, false, w.status = 'active', false, true FROM homing.witness w "
+			"JOIN homing.local_region l ON w.region_id <> l.region_id WHERE w.status <> 'removed' ORDER BY 1");
 		state->peer_count = static_cast<int>(SPI_processed);
 		state->peers = static_cast<RawPeer *>(
 			MemoryContextAlloc(context, (state->peer_count + 1) * sizeof(RawPeer)));
@@ -115,22 +132,30 @@ void ReadState(RawState *state, MemoryContext context)
 	SPI_finish();
 }
 
-const char *Call(const char *sql, std::initializer_list<const char *> arguments,
-                 MemoryContext context)
+void Query(const char *sql, std::initializer_list<const char *> arguments)
 {
 	Oid types[4];
 	Datum values[4];
 	int count = 0;
-	SPI_connect();
-	PushActiveSnapshot(GetTransactionSnapshot());
 	for (const char *argument : arguments) {
 		types[count] = TEXTOID;
 		values[count++] = CStringGetTextDatum(argument);
 	}
-	const int result = SPI_execute_with_args(sql, count, types, values, nullptr, false, 0);
-	if (result != SPI_OK_SELECT || SPI_processed != 1)
+	const int result = SPI_execute_plan(KeptPlanOf(sql, count, types), values, nullptr, false, 0);
+	if (result != SPI_OK_SELECT)
 		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
 		                errmsg("could not run \"%s\": %s", sql, SPI_result_code_string(result))));
+}
+
+const char *Call(const char *sql, std::initializer_list<const char *> arguments,
+                 MemoryContext context)
+{
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	Query(sql, arguments);
+	if (SPI_processed != 1)
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
+		                errmsg("could not run \"%s\": it returned no row", sql)));
 	const char *text = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	if (text != nullptr)
 		text = MemoryContextStrdup(context, text);

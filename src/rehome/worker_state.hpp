@@ -36,8 +36,11 @@ struct RawState {
 // Reads this region's own state; what it points to is allocated in `context`. Requires: a transaction.
 void ReadState(RawState *state, MemoryContext context);
 
-// Runs a query of one row and column with text arguments, at most 4; returns its text in `context`, nullptr
-// for NULL. Requires: a transaction.
+// Runs a query with text arguments, at most 4, by a plan that is made once; `sql` is a literal. Its rows are in
+// SPI_tuptable. Requires: SPI, a snapshot.
+void Query(const char *sql, std::initializer_list<const char *> arguments = {});
+
+// Query, of one row and column; returns its text in `context`, nullptr for NULL. Requires: a transaction.
 const char *Call(const char *sql, std::initializer_list<const char *> arguments,
                  MemoryContext context);
 

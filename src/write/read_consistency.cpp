@@ -281,14 +281,22 @@ bool SettlePlace(QueryDesc *query)
 	return at_home || !place.here;
 }
 
-[[gnu::hot]] void StartAfterWaiting(QueryDesc *query, int flags)
+[[gnu::noinline]] void LookAtReads(QueryDesc *query, int flags)
 {
-	pg::WatchForDeadlock();
 	if ((flags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
 		CheckReadsOfPlainWrite(query->plannedstmt);
 	if (!SettlePlace(query) && AnythingNeeded() && (flags & EXEC_FLAG_EXPLAIN_ONLY) == 0 &&
 	    ReadsHomedTable(query->plannedstmt))
 		WaitBeforeRead(query);
+}
+
+[[gnu::hot]] void StartAfterWaiting(QueryDesc *query, int flags)
+{
+	pg::WatchForDeadlock();
+	// What all statements run past is short.
+	if (pg::settings.read_consistency == pg::kReadHome || AnythingNeeded() ||
+	    WhereWritten().elsewhere > 0)
+		LookAtReads(query, flags);
 	if (next_start != nullptr)
 		next_start(query, flags);
 	else

@@ -13,6 +13,7 @@
 #include "pg/settings.hpp"
 #include "pg/home_lock.hpp"
 #include "pg/lease.hpp"
+#include "pg/transaction_end.hpp"
 #include "pg/waiter.hpp"
 #include "write/atomic_commit.hpp"
 #include "write/idle_sessions.hpp"
@@ -55,6 +56,9 @@ bool credentials_changed = false;
 // The transaction has served a write of a homed table. A ROLLBACK TO leaves it set.
 bool served_here = false;
 bool waits_for_regions = false;  // with its commit
+
+void OnTransactionEnd(XactEvent event);
+pg::EndListener end_listener{OnTransactionEnd};
 
 // A region has committed what this transaction did; a cancel must not make it look undone any more.
 bool cancel_held = false;
@@ -143,6 +147,7 @@ void MakeReady()
 		sessions = new Sessions;
 		waiter = new WriterLatch;
 	}
+	pg::ListenToEnd(&end_listener);
 	if (credentials_changed) {
 		DropIdleSessions();
 		DropWarm();
@@ -280,24 +285,10 @@ bool IsToClose(const RegionSession &session)
 	return session.Dead() || session.Wanted() || HasIdled(session.LastUse());
 }
 
-[[gnu::hot]] void OnTransactionEnd(XactEvent event, void *)
+// Apart, so that who has none runs past little code.
+[[gnu::noinline]] void EndSessions(XactEvent event)
 {
-	if (event == XACT_EVENT_COMMIT && pg::settings.forwarded_from[0] != '\0')
-		pg::DebugPoint("served-committed");
-	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-		served_here = false;
-	if (served_here && (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE) &&
-	    WroteHere()) {
-		CheckWaitsForRegions();
-		waits_for_regions = event == XACT_EVENT_PRE_COMMIT;
-	}
-	if (waits_for_regions && event != XACT_EVENT_PRE_COMMIT) {
-		waits_for_regions = false;
-		if (event == XACT_EVENT_COMMIT)
-			WithholdUnconfirmed();
-	}
-	if (sessions == nullptr)
-		return;
+	pg::ListenToEnd(&end_listener);
 	switch (event) {
 	case XACT_EVENT_PRE_COMMIT:
 		pg::PgEntry([] { OnPreCommit(); });
@@ -327,6 +318,26 @@ bool IsToClose(const RegionSession &session)
 	}
 }
 
+[[gnu::hot]] void OnTransactionEnd(XactEvent event)
+{
+	if (event == XACT_EVENT_COMMIT && pg::settings.forwarded_from[0] != '\0')
+		pg::DebugPoint("served-committed");
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		served_here = false;
+	if (served_here && (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE) &&
+	    WroteHere()) {
+		CheckWaitsForRegions();
+		waits_for_regions = event == XACT_EVENT_PRE_COMMIT;
+	}
+	if (waits_for_regions && event != XACT_EVENT_PRE_COMMIT) {
+		waits_for_regions = false;
+		if (event == XACT_EVENT_COMMIT)
+			WithholdUnconfirmed();
+	}
+	if (sessions != nullptr)
+		EndSessions(event);
+}
+
 void OnSubTransactionEnd(SubXactEvent event, SubTransactionId, SubTransactionId, void *)
 {
 	if (sessions == nullptr ||
@@ -344,7 +355,7 @@ void OnSubTransactionEnd(SubXactEvent event, SubTransactionId, SubTransactionId,
 
 void RegisterTransaction()
 {
-	RegisterXactCallback(OnTransactionEnd, nullptr);
+	pg::AddEndListener(&end_listener);
 	RegisterSubXactCallback(OnSubTransactionEnd, nullptr);
 	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, OnCredentialsChanged, 0);
 	CacheRegisterSyscacheCallback(USERMAPPINGOID, OnCredentialsChanged, 0);
@@ -418,6 +429,7 @@ remote::Result Await(core::RegionId region)
 [[gnu::hot]] void CheckMayWriteHere()
 {
 	served_here = true;
+	pg::ListenToEnd(&end_listener);
 	pg::PgEntry([] {
 		for (const RegionSession *session : Writers())
 			CheckCanPrepare(*session);

@@ -74,11 +74,14 @@ $$;
 -- Whether the region is lost, or about to be, in what this voter has accepted: it then has voted against it,
 -- whether or not that has become the map.
 CREATE FUNCTION homing._has_voted_against(region int2) RETURNS boolean
-VOLATILE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+VOLATILE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT EXISTS (
-		SELECT FROM homing.acceptor a CROSS JOIN jsonb_array_elements(a.value->'members') m
-		WHERE (m->>'id')::int2 = region AND (m->>'status' = 'lost' OR (m->>'pending')::boolean))
+BEGIN
+	RETURN (
+		SELECT EXISTS (
+			SELECT FROM homing.acceptor a CROSS JOIN jsonb_array_elements(a.value->'members') m
+			WHERE (m->>'id')::int2 = region AND (m->>'status' = 'lost' OR (m->>'pending')::boolean)));
+END
 $$;
 
 -- A lease for the caller, from this voter. Without `refusal` it is given; `applied` is how far the caller's stream is

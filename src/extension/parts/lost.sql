@@ -188,19 +188,22 @@ COMMENT ON FUNCTION homing._clean_up_lost() IS
 	'removes the subscriptions and slots of lost regions from this region; true when none is left';
 
 CREATE FUNCTION homing._has_lost_streams() RETURNS boolean
-STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT EXISTS (
-		SELECT FROM homing.local_region l JOIN homing.member m ON m.status = 'lost' AND m.region_id <> l.region_id
-		WHERE l.fenced IS NULL
-			AND (EXISTS (SELECT FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
-						 WHERE s.subname = homing._stream_name(m.region_id, l.region_id)
-							AND d.datname = current_database())
-				OR EXISTS (SELECT FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
-						   WHERE s.subname = homing._relay_stream(m.region_id, l.region_id) AND d.datname = current_database())
-				OR EXISTS (SELECT FROM pg_replication_slots s
-						   WHERE s.slot_name = homing._stream_name(l.region_id, m.region_id)
-							OR (s.slot_name ^@ homing._relay_stream(m.region_id, NULL) AND s.database = current_database()))))
+BEGIN
+	RETURN (
+		SELECT EXISTS (
+			SELECT FROM homing.local_region l JOIN homing.member m ON m.status = 'lost' AND m.region_id <> l.region_id
+			WHERE l.fenced IS NULL
+				AND (EXISTS (SELECT FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+							 WHERE s.subname = homing._stream_name(m.region_id, l.region_id)
+								AND d.datname = current_database())
+					OR EXISTS (SELECT FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+							   WHERE s.subname = homing._relay_stream(m.region_id, l.region_id) AND d.datname = current_database())
+					OR EXISTS (SELECT FROM pg_replication_slots s
+							   WHERE s.slot_name = homing._stream_name(l.region_id, m.region_id)
+								OR (s.slot_name ^@ homing._relay_stream(m.region_id, NULL) AND s.database = current_database())))));
+END
 $$;
 
 -- --- the flows ---------------------------------------------------------------------------------------
@@ -655,11 +658,14 @@ STRICT IMMUTABLE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_majority_is_silent';
 
 -- Regions that this one has not heard of for so long; 0: none.
 CREATE FUNCTION homing._silent_here(limit_ms bigint) RETURNS int2[]
-VOLATILE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+VOLATILE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT coalesce(array_agg(m.region_id ORDER BY m.region_id), '{}')
-	FROM homing.local_region l JOIN homing.member m ON m.region_id <> l.region_id AND m.status = 'active'
-	WHERE limit_ms > 0 AND l.fenced IS NULL AND homing._silent_for(m.region_id) >= limit_ms
+BEGIN
+	RETURN (
+		SELECT coalesce(array_agg(m.region_id ORDER BY m.region_id), '{}')
+		FROM homing.local_region l JOIN homing.member m ON m.region_id <> l.region_id AND m.status = 'active'
+		WHERE limit_ms > 0 AND l.fenced IS NULL AND homing._silent_for(m.region_id) >= limit_ms);
+END
 $$;
 
 -- What the worker of a survivor does about losses when nobody else has for a while: finishes those that somebody began

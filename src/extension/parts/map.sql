@@ -6,37 +6,43 @@
 -- is higher than its own; so maps may arrive late, twice, and from anybody.
 
 CREATE FUNCTION homing._map() RETURNS jsonb
-STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT jsonb_build_object(
-		'cluster', l.cluster_id,
-		'epoch', c.epoch,
-		'members', (SELECT jsonb_agg(jsonb_build_object(
-						'id', m.region_id, 'name', m.name, 'status', m.status, 'heirs', to_jsonb(m.heirs),
-						'spread', to_jsonb(m.spread), 'pending', m.pending, 'final_lsn', m.final_lsn,
-						'joined_epoch', m.joined_epoch, 'lost_epoch', m.lost_epoch) ORDER BY m.region_id)
-					FROM homing.member m))
-		|| coalesce((SELECT jsonb_build_object('witnesses', jsonb_agg(jsonb_build_object(
-						'id', w.region_id, 'name', w.name, 'status', w.status) ORDER BY w.region_id))
-					FROM homing.witness w HAVING count(*) > 0), '{}')
-	FROM homing.local_region l CROSS JOIN homing.cluster_map c
+BEGIN
+	RETURN (
+		SELECT jsonb_build_object(
+			'cluster', l.cluster_id,
+			'epoch', c.epoch,
+			'members', (SELECT jsonb_agg(jsonb_build_object(
+							'id', m.region_id, 'name', m.name, 'status', m.status, 'heirs', to_jsonb(m.heirs),
+							'spread', to_jsonb(m.spread), 'pending', m.pending, 'final_lsn', m.final_lsn,
+							'joined_epoch', m.joined_epoch, 'lost_epoch', m.lost_epoch) ORDER BY m.region_id)
+						FROM homing.member m))
+			|| coalesce((SELECT jsonb_build_object('witnesses', jsonb_agg(jsonb_build_object(
+							'id', w.region_id, 'name', w.name, 'status', w.status) ORDER BY w.region_id))
+						FROM homing.witness w HAVING count(*) > 0), '{}')
+		FROM homing.local_region l CROSS JOIN homing.cluster_map c);
+END
 $$;
 COMMENT ON FUNCTION homing._map() IS
 	'the cluster map this region knows; NULL outside a cluster';
 
 -- A text of our own making, so that the number depends on nothing but the map.
 CREATE FUNCTION homing._map_digest(map jsonb DEFAULT homing._map()) RETURNS bigint
-STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT ('x' || substr(encode(sha256(convert_to(concat_ws('|', map->>'cluster', map->>'epoch',
-		(SELECT string_agg(concat_ws(':', m->>'id', m->>'name', m->>'status', m->>'heirs', m->>'spread',
-									 coalesce((m->>'final_lsn')::pg_lsn::text, '-'),
-									 CASE WHEN (m->>'pending')::boolean THEN 'pending' END),
-						   ';' ORDER BY (m->>'id')::int)
-		 FROM jsonb_array_elements(map->'members') m),
-		(SELECT string_agg(concat_ws(':', w->>'id', w->>'name', w->>'status'), ';' ORDER BY (w->>'id')::int)
-		 FROM jsonb_array_elements(map->'witnesses') w)), 'UTF8')), 'hex'), 1, 16))::bit(64)::bigint
-	WHERE map IS NOT NULL
+BEGIN
+	RETURN (
+		SELECT ('x' || substr(encode(sha256(convert_to(concat_ws('|', map->>'cluster', map->>'epoch',
+			(SELECT string_agg(concat_ws(':', m->>'id', m->>'name', m->>'status', m->>'heirs', m->>'spread',
+										 coalesce((m->>'final_lsn')::pg_lsn::text, '-'),
+										 CASE WHEN (m->>'pending')::boolean THEN 'pending' END),
+							   ';' ORDER BY (m->>'id')::int)
+			 FROM jsonb_array_elements(map->'members') m),
+			(SELECT string_agg(concat_ws(':', w->>'id', w->>'name', w->>'status'), ';' ORDER BY (w->>'id')::int)
+			 FROM jsonb_array_elements(map->'witnesses') w)), 'UTF8')), 'hex'), 1, 16))::bit(64)::bigint
+		WHERE map IS NOT NULL);
+END
 $$;
 COMMENT ON FUNCTION homing._map_digest(jsonb) IS
 	'a number that is equal at two regions exactly when their maps are equal';
@@ -58,9 +64,12 @@ AS $$
 $$;
 
 CREATE FUNCTION homing._is_witness() RETURNS boolean
-STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT EXISTS (SELECT FROM homing.local_region JOIN homing.witness USING (region_id))
+BEGIN
+	RETURN (
+		SELECT EXISTS (SELECT FROM homing.local_region JOIN homing.witness USING (region_id)));
+END
 $$;
 COMMENT ON FUNCTION homing._is_witness() IS 'whether this database votes only';
 

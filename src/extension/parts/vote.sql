@@ -152,19 +152,25 @@ $$;
 
 -- Those that a map is about which this region has accepted and not adopted.
 CREATE FUNCTION homing._unfinished_votes() RETURNS int2[]
-VOLATILE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+VOLATILE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT coalesce(array_agg(k.region_id), '{}') FROM homing.member k CROSS JOIN homing.acceptor a CROSS JOIN homing.cluster_map c
-	WHERE k.status = 'active' AND (a.value->>'epoch')::bigint > c.epoch
-		AND homing._has_voted_against(k.region_id)
+BEGIN
+	RETURN (
+		SELECT coalesce(array_agg(k.region_id), '{}') FROM homing.member k CROSS JOIN homing.acceptor a CROSS JOIN homing.cluster_map c
+		WHERE k.status = 'active' AND (a.value->>'epoch')::bigint > c.epoch
+			AND homing._has_voted_against(k.region_id));
+END
 $$;
 
 -- Regions whose loss is decided on, as far as this region knows, and not yet done.
 CREATE FUNCTION homing._unfinished_losses() RETURNS text[]
-VOLATILE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+VOLATILE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT coalesce(array_agg(k.name ORDER BY k.region_id), '{}') FROM homing.member k
-	WHERE k.status = 'active' AND (k.pending OR k.region_id = ANY (homing._unfinished_votes()))
+BEGIN
+	RETURN (
+		SELECT coalesce(array_agg(k.name ORDER BY k.region_id), '{}') FROM homing.member k
+		WHERE k.status = 'active' AND (k.pending OR k.region_id = ANY (homing._unfinished_votes())));
+END
 $$;
 COMMENT ON FUNCTION homing._unfinished_losses() IS
 	'regions that somebody began to declare lost and did not get to the end';
