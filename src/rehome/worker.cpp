@@ -26,6 +26,7 @@
 #include <string>
 #include <vector>
 
+#include "pg/catalog.hpp"
 #include "pg/credentials.hpp"
 #include "pg/deadlock_victim.hpp"
 #include "pg/lease.hpp"
@@ -63,6 +64,7 @@ constexpr milliseconds kCleanUpPause{5000};
 constexpr milliseconds kForgetPause{60000};
 constexpr milliseconds kDeadlockPause{5000};
 constexpr milliseconds kPrunePause{60000};
+constexpr milliseconds kReadAgain{10000};
 constexpr milliseconds kTailsPause{1000};
 constexpr milliseconds kDeclarePause{5000};
 constexpr milliseconds kDeclareTimeout{90000};
@@ -120,9 +122,9 @@ struct Peer {
 	bool witness = false;
 	remote::ConnectionOptions options;  // those of `connection`
 	pg::RegionConnection connection;
-	Clock::time_point due = Clock::time_point::min();
-	std::string trouble;  // last failure logged; empty: it answers
-	std::string applied;  // how far it has applied each region, as jsonb; empty: not heard yet
+	Clock::time_point due;  // from the start; not min(), from which nothing can be subtracted
+	std::string trouble;    // last failure logged; empty: it answers
+	std::string applied;    // how far it has applied each region, as jsonb; empty: not heard yet
 	std::string other_fencing;  // its setting, where it is not ours; empty: it is
 };
 
@@ -143,6 +145,8 @@ public:
 	void DoUrgentDuties();
 
 private:
+	void FollowOwnState();
+	bool NothingHasChanged() const;
 	void ReadOwnState();
 	void Meet(const RawState &state);
 	// Runs one duty; a failure is logged when it is news.
@@ -185,6 +189,9 @@ private:
 	pg::RegionConnection declaring_;               // somebody is at it
 	Clock::time_point declare_until_;
 	bool map_changed_ = false;  // ours was written since it was read
+	bool settled_ = false;      // read, and homes accepted, when the tables were at
+	pg::CatalogVersion seen_{};
+	Clock::time_point read_again_due_ = Clock::time_point::min();
 	Oid administrator_ = InvalidOid;
 	bool lost_streams_ = false;
 	Clock::time_point clean_up_due_ = Clock::time_point::min();
@@ -205,6 +212,27 @@ void WorkerLatch::OnLatch()
 milliseconds Interval()
 {
 	return milliseconds(pg::settings.probe_interval_ms);
+}
+
+// What a round reads of this region follows from the tables that announce their changes, except for what a lost
+// region has left, and for time.
+bool Worker::NothingHasChanged() const
+{
+	return settled_ && pg::CatalogIsCurrent() && pg::CurrentVersion() == seen_ && !map_changed_ &&
+	       !losses_ && !lost_streams_ && pg::settings.auto_declare_lost_s == 0 &&
+	       Clock::now() < read_again_due_;
+}
+
+void Worker::FollowOwnState()
+{
+	if (NothingHasChanged())
+		return;
+	seen_ = pg::CurrentVersion();
+	read_again_due_ = Clock::now() + kReadAgain;
+	settled_ = false;
+	Do("read the cluster map", &Worker::ReadOwnState);
+	if (region_)
+		Do("accept homes that were handed over", &Worker::AcceptHomes);
 }
 
 void Worker::ReadOwnState()
@@ -252,7 +280,7 @@ void Worker::Meet(const RawState &state)
 		peer.name = raw.name;
 		peer.witness = raw.witness;
 		if (raw.lost && !peer.lost)
-			peer.due = Clock::time_point::min();  // tell it at once
+			peer.due = {};  // tell it at once
 		peer.lost = raw.lost;
 	}
 	peers_ = std::move(met);
@@ -557,6 +585,7 @@ void Worker::AcceptHomes()
 	MemoryContext context = CurrentMemoryContext;
 	InTransaction([&] { pg::PgCall([&] { Call("SELECT homing._accept_homes()", {}, context); }); });
 	InTransaction([&] { pg::PgCall([&] { Call("SELECT homing._accept_keys()", {}, context); }); });
+	settled_ = true;
 }
 
 // Marked as foreign, the deletions are not sent on.
@@ -739,12 +768,11 @@ void Worker::Run()
 	MemoryContextSwitchTo(round);
 	while (region_) {
 		pg::PgCall([&] { MemoryContextReset(round); });
-		Do("read the cluster map", &Worker::ReadOwnState);
+		FollowOwnState();
 		if (!region_)
 			return;
 		if (!witness_)
 			pg::PgCall([] { StartLeaseKeeper(); });
-		Do("accept homes that were handed over", &Worker::AcceptHomes);
 		Do("exchange cluster maps", &Worker::ExchangeMaps);
 		Do("declare a loss", &Worker::DeclareLosses);
 		Do("end prepared transactions", &Worker::EndPrepared);

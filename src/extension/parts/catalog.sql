@@ -155,7 +155,7 @@ CREATE TABLE homing.event (
 );
 COMMENT ON TABLE homing.event IS 'changes of ownership and membership';
 
--- Sessions cache these tables; a change tells them to read anew.
+-- Sessions and workers keep what these tables say; a change tells them to read anew.
 CREATE FUNCTION homing._changed() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'homing_changed';
 CREATE FUNCTION homing._assignment_changed() RETURNS trigger
@@ -165,7 +165,7 @@ DO $$
 DECLARE
 	cached text;
 BEGIN
-	FOREACH cached IN ARRAY ARRAY['local_region', 'cluster_map', 'member', 'witness', 'keyspace', 'homed_table', 'activation', 'ownership'] LOOP
+	FOREACH cached IN ARRAY ARRAY['local_region', 'cluster_map', 'member', 'witness', 'acceptor', 'keyspace', 'homed_table', 'activation', 'ownership'] LOOP
 		EXECUTE format('CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE ON homing.%I '
 			'FOR EACH ROW EXECUTE FUNCTION homing._changed()', cached);
 		EXECUTE format('ALTER TABLE homing.%I ENABLE ALWAYS TRIGGER changed', cached);
