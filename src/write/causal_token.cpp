@@ -95,6 +95,22 @@ void TellPart(core::RegionId region, const core::OutcomeToken &part)
 	many = std::max(kManyParts, 2 * Told().needed().at(region).parts.size());
 }
 
+std::string ToldBeyond(core::RegionId region)
+{
+	if (told == nullptr)
+		return {};
+	core::CausalState state = *told;
+	state.Forget(region);
+	// What a lost region had is what the survivors have.
+	if (const pg::Catalog *catalog = pg::CurrentCatalog(); catalog != nullptr) {
+		for (const core::Region &known : catalog->map.regions()) {
+			if (known.status == core::RegionStatus::kLost)
+				state.Forget(known.id);
+		}
+	}
+	return state.Empty() ? std::string() : state.Text();
+}
+
 void TakeBackPart(core::RegionId region, const core::OutcomeToken &part) noexcept
 {
 	if (told != nullptr)

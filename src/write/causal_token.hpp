@@ -6,10 +6,14 @@
 
 #include "core/causal.hpp"
 
+#include <string>
+
 namespace homing::write {
 
 void TellPosition(core::RegionId region, std::uint64_t position);
 void TellPart(core::RegionId region, const core::OutcomeToken &part);
+// All of it but what the region itself has committed, as a causal token; empty: nothing.
+std::string ToldBeyond(core::RegionId region);
 // The transaction has failed.
 void TakeBackPart(core::RegionId region, const core::OutcomeToken &part) noexcept;
 // What was committed there was lost, and the session was told.

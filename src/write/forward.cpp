@@ -182,6 +182,7 @@ Outgoing Prepare(const RemoteText &text, ParamListInfo params)
 	Outgoing outgoing{};
 	outgoing.sql = text.sql;
 	outgoing.param_count = text.param_count;
+	outgoing.reads = text.reads;
 	outgoing.values = static_cast<char **>(palloc0(sizeof(char *) * (text.param_count + 1)));
 	outgoing.types = static_cast<Oid *>(palloc0(sizeof(Oid) * (text.param_count + 1)));
 	for (int i = 0; i < text.param_count; ++i) {
@@ -196,6 +197,7 @@ RemoteStatement ToRemote(const Outgoing &outgoing)
 	RemoteStatement statement;
 	statement.sql = outgoing.sql;
 	statement.binary_result = true;
+	statement.reads = outgoing.reads;
 	statement.arguments.resize(static_cast<std::size_t>(outgoing.param_count));
 	for (int i = 0; i < outgoing.param_count; ++i) {
 		remote::Argument &argument = statement.arguments[static_cast<std::size_t>(i)];

@@ -21,6 +21,7 @@ struct Outgoing {
 	int param_count;
 	char **values;  // nullptr: NULL
 	Oid *types;     // InvalidOid: the text says it
+	bool reads;     // as in RemoteText
 };
 
 // The text with its parameters' values. Plain.

@@ -11,6 +11,7 @@
 #include "write/issued.hpp"
 #include "write/parts.hpp"
 #include "write/read_consistency.hpp"
+#include "write/read_node.hpp"
 #include "write/routed_insert.hpp"
 #include "write/routing.hpp"
 #include "write/transaction.hpp"
@@ -121,6 +122,11 @@ Query *PartToSend(HomedModifyState *state, const RegionPart *part)
 	return query != nullptr ? query : PartOf(state->query, state, part);
 }
 
+bool ReadsBesides(Query *query)
+{
+	return pg::PgEntry([&] { return ReadsOtherHomedTables(query); });
+}
+
 // VALUES with several rows returns them in its order, unless some were left out: then nobody can tell
 // which, and the rows follow each other by region.
 void MergeRows(HomedModifyState *state, Tuplestorestate **rows)
@@ -179,14 +185,15 @@ bool TakeParts(HomedModifyState *state, EState *estate, TupleDesc returning, int
 bool RunParts(HomedModifyState *state, EState *estate, TupleDesc returning)
 {
 	const Decision *decision = &state->decision;
-	const bool aside = decision->claimable;
+	const bool aside = decision->claimable, reads = ReadsBesides(state->query);
 	auto *outgoing = static_cast<Outgoing *>(palloc0(sizeof(Outgoing) * decision->part_count));
 	int local = 0;
 	if (decision->parts[0].region == decision->region)
 		local = 1;
 	for (int i = local; i < decision->part_count; ++i) {
-		outgoing[i] = Prepare(DeparseForRegion(PartToSend(state, &decision->parts[i])),
-		                      estate->es_param_list_info);
+		RemoteText text = DeparseForRegion(PartToSend(state, &decision->parts[i]));
+		text.reads = reads;
+		outgoing[i] = Prepare(text, estate->es_param_list_info);
 		pg::PgEntry(
 			[&] { (aside ? PostAside : Post)(decision->parts[i].region, ToRemote(outgoing[i])); });
 	}
@@ -239,7 +246,9 @@ RemoteText TextOf(HomedModifyState *state)
 	Query *query = QueryToSend(state->query);
 	// Who executes the plan next may have other rights.
 	const int place = query == state->query ? 2 : 3;
-	return KeptText(query, list_nth_cell(stored, place), GetMemoryChunkContext(stored));
+	RemoteText text = KeptText(query, list_nth_cell(stored, place), GetMemoryChunkContext(stored));
+	text.reads = ReadsBesides(state->query);
+	return text;
 }
 
 // The home may have moved, and the region that is asked knows it before us: wait until we do, look again.

@@ -376,11 +376,15 @@ bool PartHasArrived(const core::OutcomeToken &part)
 
 bool AwaitTold(const core::CausalState &state, std::chrono::milliseconds patience)
 {
-	if (needed == nullptr)
-		needed = new core::CausalState;
-	needed->Merge(state);
 	core::CausalState awaited = state;
-	return AwaitArrival(awaited, patience);
+	const bool arrived = AwaitArrival(awaited, patience);
+	// A snapshot that the transaction has taken may be older than what has arrived.
+	if (!arrived || IsolationUsesXactSnapshot()) {
+		if (needed == nullptr)
+			needed = new core::CausalState;
+		needed->Merge(state);
+	}
+	return arrived;
 }
 
 bool AwaitOwnCommits()

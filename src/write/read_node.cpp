@@ -74,8 +74,9 @@ void Read(HomedReadState *state)
 	EState *estate = state->css.ss.ps.state;
 	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
 	TupleDesc desc = state->row->tts_tupleDescriptor;
-	const Outgoing outgoing =
-		Prepare(DeparseForRegion(QueryToSend(state->query)), estate->es_param_list_info);
+	RemoteText text = DeparseForRegion(QueryToSend(state->query));
+	text.reads = true;
+	const Outgoing outgoing = Prepare(text, estate->es_param_list_info);
 	state->rows = tuplestore_begin_heap(state->any_order, false, work_mem);
 	pg::PgEntry([&] {
 		PostRead(state->region, ToRemote(outgoing));

@@ -7,6 +7,7 @@
 #include "pg/boundary.hpp"
 #include "pg/debug_point.hpp"
 #include "pg/settings.hpp"
+#include "write/causal_token.hpp"
 #include "write/outcome.hpp"
 #include "write/session_settings.hpp"
 #include "write/set_constraints.hpp"
@@ -226,6 +227,46 @@ void RegionSession::QueueOutcome(const core::OutcomeToken &token)
 	SendReusable(Answer::kCommand, "SELECT homing._keep_outcome($1)", {{token.Text(), kUuid}});
 }
 
+std::string RegionSession::NeedsOf() const
+{
+	return pg::settings.read_consistency == pg::kReadSession ? ToldBeyond(place_.region)
+	                                                         : std::string();
+}
+
+// What the session has committed in third regions. The server there waits for it when it executes the statement, as
+// it does for what its own sessions have committed elsewhere (read_consistency).
+void RegionSession::QueueNeeds(const RemoteStatement &statement)
+{
+	if (!statement.reads || !IsReadCommitted())
+		return;
+	if (const std::string needs = NeedsOf(); !needs.empty())
+		Send(Answer::kCommand, "SELECT homing.wait_for($1, '0')", {{needs}});
+}
+
+// A snapshot that lasts for the transaction must be taken afterwards.
+void RegionSession::AwaitNeeds()
+{
+	if (level_ > 0 || IsReadCommitted())
+		return;
+	const std::string needs = NeedsOf();
+	if (needs.empty())
+		return;
+	QueueGreeting();
+	Send(Answer::kStatement,
+	     "SELECT homing.wait_for($1, pg_catalog.make_interval(secs => $2 / 1000.0))",
+	     {{needs}, {std::to_string(pg::settings.read_timeout_ms), kInt4}});
+	Sync();
+	const remote::Result arrived = CollectAll();
+	if (PQgetvalue(arrived.get(), 0, 0)[0] == 't')
+		return;
+	remote::Error error("55P03",
+	                    "could not read what the session has committed at another region in time");
+	error.detail =
+		"It has not been applied at region \"" + place_.name + "\" within homing.read_timeout.";
+	error.hint = "Try the transaction again, or raise homing.read_timeout.";
+	throw error;
+}
+
 void RegionSession::EnterTransaction(int nest_level)
 {
 	QueuePending();
@@ -259,7 +300,9 @@ void RegionSession::Post(const RemoteStatement &statement, int nest_level)
 {
 	CheckSize(statement.sql, statement.arguments);
 	TakeEarly();
+	AwaitNeeds();
 	EnterTransaction(nest_level);
+	QueueNeeds(statement);
 	SendReusable(Answer::kStatement, statement.sql, statement.arguments, statement.binary_result);
 	meter_.Count(pg::Forwarded::kStatements);
 	Sync();
@@ -412,10 +455,12 @@ remote::Result RegionSession::RunAlone(const RemoteStatement &statement, CommitP
 remote::Result RegionSession::RunOnce(const RemoteStatement &statement, CommitPoint *commit)
 {
 	const bool implicit = !settings_.empty() && IsReadCommitted();
+	AwaitNeeds();
 	if (!implicit)
 		QueueBegin();
 	QueueGreeting();
 	QueueSettings();
+	QueueNeeds(statement);
 	SendReusable(Answer::kStatement, statement.sql, statement.arguments, statement.binary_result);
 	QueueOutcome(commit->token);
 	if (!implicit)

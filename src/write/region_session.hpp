@@ -41,6 +41,7 @@ struct RemoteStatement {
 	std::string sql;
 	std::vector<remote::Argument> arguments;
 	bool binary_result = false;
+	bool reads = false;  // homed rows, besides those that it writes
 };
 
 // A transaction that has committed at a region.
@@ -169,6 +170,9 @@ private:
 	void RaiseCancel();
 	void ReportNotices();
 	void EnterTransaction(int nest_level);
+	std::string NeedsOf() const;
+	void QueueNeeds(const RemoteStatement &statement);
+	void AwaitNeeds();
 	template <typename Body>
 	auto InCopy(const Body &body) -> decltype(body());
 	void AddContext(remote::Error &error) const;

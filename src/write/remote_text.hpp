@@ -20,6 +20,7 @@ struct RemoteText {
 	char *sql;
 	int param_count;
 	RemoteParam *params;  // $1 … at the other region
+	bool reads;           // homed rows, besides those that it writes; set by who sends it
 };
 
 // Raises 0A000 when the statement holds something that only exists in this session: temporary tables,

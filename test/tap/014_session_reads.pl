@@ -86,7 +86,29 @@ for my $write ([ "UPDATE counters SET n = %d WHERE id = $keys{eu}[2]" ],
 	is($cluster->sql('ap', "SELECT homing.wait_for('$told', '30 s'); SELECT n FROM counters WHERE id = $keys{eu}[2]"), "t\n$n", "$what: it waits for it");
 	$cluster->wan->command('drop', 'ap-eu');
 }
+# A write at ap that reads a row of eu there waits for it as well, and reads nothing old.
+$cluster->sql('ap', q{ALTER DATABASE app SET homing.read_timeout = '200ms'});
+my $copier = PsqlSession->new($cluster->conninfo('us'));
+$copier->run("SET homing.read_timeout = '200ms'");
+$copier->run("UPDATE counters SET n = 200 WHERE id = $keys{eu}[3]");
+my $copy = "UPDATE counters SET n = (SELECT n FROM counters WHERE id = $keys{eu}[3]) WHERE id = $keys{ap}[3] RETURNING n";
+my @blocks = ([], ['BEGIN'], ['BEGIN ISOLATION LEVEL REPEATABLE READ']);
+for my $block (@blocks)
+{
+	$copier->run($_) for @$block;
+	like($copier->run($copy)->{message}, qr/could not read what the session has committed/, "@$block: not without it");
+	$copier->run('ROLLBACK') if @$block;
+}
 $cluster->wan->command('heal', 'ap-eu');
+$cluster->converge;
+for my $block (@blocks)
+{
+	$copier->run($_) for @$block;
+	is($copier->run($copy)->{rows}[0], 200, "@$block: when it has arrived");
+	$copier->run('COMMIT') if @$block;
+}
+$copier->close;
+$cluster->sql('ap', q{ALTER DATABASE app RESET homing.read_timeout});
 $writer->close;
 
 # --- the checker ------------------------------------------------------------------------------------------
