@@ -2,6 +2,7 @@
 
 #include "pg/compat.hpp"
 #include "write/key_conditions.hpp"
+#include "write/read_node.hpp"
 
 extern "C" {
 #include "nodes/makefuncs.h"
@@ -32,26 +33,6 @@ struct Condition {
 	Node *node;
 	Relids about;  // nullptr: any
 };
-
-bool IsHomed(Oid relid)
-{
-	const pg::Catalog *catalog = pg::CurrentCatalog();
-	return catalog != nullptr && catalog->Find(relid) != nullptr;
-}
-
-bool FindHomed(Node *node, void *context)
-{
-	if (node == nullptr)
-		return false;
-	if (IsA(node, Query))
-		return pg::WalkQuery(reinterpret_cast<Query *>(node), FindHomed, context,
-		                     QTW_EXAMINE_RTES_BEFORE);
-	if (IsA(node, RangeTblEntry)) {
-		const auto *entry = reinterpret_cast<RangeTblEntry *>(node);
-		return entry->rtekind == RTE_RELATION && IsHomed(entry->relid);
-	}
-	return pg::WalkExpression(node, FindHomed, context);
-}
 
 // Columns are the same whatever type their domains have.
 bool IsSame(Node *one, Node *other)
@@ -320,7 +301,7 @@ bool FindNotBeside(Node *node, void *context)
 // Requires: what is equal to the key before conditions say so.
 bool IsBeside(const Scope *given)
 {
-	if (!FindHomed(reinterpret_cast<Node *>(given->query), nullptr))
+	if (!ReadsHomedTables(given->query))
 		return true;
 	if (given->query->setOperations != nullptr || given->query->hasModifyingCTE)
 		return false;
