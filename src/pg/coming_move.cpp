@@ -108,10 +108,7 @@ PG_FUNCTION_INFO_V1(homing_announce_move);
 // Keyspace, new owner, homes; no homes: it is over.
 PGDLLEXPORT Datum homing_announce_move(PG_FUNCTION_ARGS)
 {
-	if (announced == nullptr)
-		ereport(ERROR,
-		        (errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("pg_homing is not loaded by the server"),
-		         errhint("Add pg_homing to shared_preload_libraries and restart the server.")));
+	RequireLoaded(announced != nullptr);
 	ComingMove move{core::KeyspaceId(PG_GETARG_INT32(0)),
 	                core::RegionId(PG_GETARG_INT16(1)),
 	                TimestampTzPlusMilliseconds(GetCurrentTimestamp(), settings.handover_timeout_ms),

@@ -54,4 +54,12 @@ void AddSharedPiece(const SharedPiece &piece)
 	pieces->push_back(piece);
 }
 
+void RequireLoaded(bool loaded)
+{
+	if (!loaded)
+		ereport(ERROR,
+		        (errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("pg_homing is not loaded by the server"),
+		         errhint("Add pg_homing to shared_preload_libraries and restart the server.")));
+}
+
 }  // namespace homing::pg

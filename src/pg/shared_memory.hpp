@@ -19,4 +19,7 @@ struct SharedPiece {
 // From _PG_init, while shared_preload_libraries are loaded.
 void AddSharedPiece(const SharedPiece &piece);
 
+// Raises F0000 when the server has not loaded the library, so that there is none of it. A plain server call.
+void RequireLoaded(bool loaded);
+
 }  // namespace homing::pg

@@ -9,6 +9,7 @@
 
 #include "pg/credentials.hpp"
 #include "pg/home_lock.hpp"
+#include "pg/shared_memory.hpp"
 #include "pg/transaction_end.hpp"
 #include "pg/waiter.hpp"
 
@@ -535,10 +536,7 @@ PG_FUNCTION_INFO_V1(homing_hold_change);
 
 static void RequireSessions()
 {
-	if (sessions == nullptr)
-		ereport(ERROR,
-		        (errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("pg_homing is not loaded by the server"),
-		         errhint("Add pg_homing to shared_preload_libraries and restart the server.")));
+	pg::RequireLoaded(sessions != nullptr);
 }
 
 PGDLLEXPORT Datum homing_peer_open(PG_FUNCTION_ARGS)

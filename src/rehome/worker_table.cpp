@@ -253,10 +253,7 @@ PG_FUNCTION_INFO_V1(homing_peer_seen);
 
 PGDLLEXPORT Datum homing_start_worker(PG_FUNCTION_ARGS)
 {
-	if (table == nullptr)
-		ereport(ERROR,
-		        (errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("pg_homing is not loaded by the server"),
-		         errhint("Add pg_homing to shared_preload_libraries and restart the server.")));
+	pg::RequireLoaded(table != nullptr);
 	pg::AtTransactionEnd<OnTransactionEnd>();
 	want_worker_at_commit = true;
 	PG_RETURN_VOID();

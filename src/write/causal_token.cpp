@@ -5,6 +5,7 @@
 
 #include "pg/apply_progress.hpp"
 #include "pg/catalog.hpp"
+#include "pg/shared_memory.hpp"
 #include "write/outcome_table.hpp"
 #include "write/read_consistency.hpp"
 
@@ -129,10 +130,7 @@ PG_FUNCTION_INFO_V1(homing_wait_for);
 
 static void RequireShared()
 {
-	if (!pg::CatalogIsShared())
-		ereport(ERROR,
-		        (errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("pg_homing is not loaded by the server"),
-		         errhint("Add pg_homing to shared_preload_libraries and restart the server.")));
+	pg::RequireLoaded(pg::CatalogIsShared());
 }
 
 PGDLLEXPORT Datum homing_causal_token(PG_FUNCTION_ARGS)

@@ -7,6 +7,7 @@
 
 #include "pg/catalog.hpp"
 #include "pg/settings.hpp"
+#include "pg/shared_memory.hpp"
 #include "write/outcome_table.hpp"
 
 extern "C" {
@@ -165,10 +166,7 @@ PGDLLEXPORT Datum homing_outcome(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid token of a transaction"),
 		         errhint("It is in the hint of the error that reported the outcome as unknown.")));
-	if (!pg::CatalogIsShared())
-		ereport(ERROR,
-		        (errcode(ERRCODE_CONFIG_FILE_ERROR), errmsg("pg_homing is not loaded by the server"),
-		         errhint("Add pg_homing to shared_preload_libraries and restart the server.")));
+	pg::RequireLoaded(pg::CatalogIsShared());
 	const char *report = pg::PgEntry([&] { return Report(token); });
 	PG_RETURN_TEXT_P(cstring_to_text(report));
 }
