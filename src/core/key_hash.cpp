@@ -13,21 +13,44 @@ std::array<std::uint8_t, 8> CanonicalInteger(std::int64_t value)
 	return bytes;
 }
 
+namespace {
+
 // FNV-1a over the bytes, then an avalanche: FNV alone leaves the low bits, which choose the home, of
 // short keys too regular.
-std::uint64_t HashKey(const std::uint8_t *bytes, std::size_t size)
+constexpr std::uint64_t kStart = 14695981039346656037ULL;
+
+constexpr std::uint64_t AddByte(std::uint64_t hash, std::uint64_t byte)
 {
-	std::uint64_t hash = 14695981039346656037ULL;
-	for (std::size_t i = 0; i < size; ++i) {
-		hash ^= bytes[i];
-		hash *= 1099511628211ULL;
-	}
+	return (hash ^ byte) * 1099511628211ULL;
+}
+
+constexpr std::uint64_t Avalanche(std::uint64_t hash)
+{
 	hash ^= hash >> 33;
 	hash *= 0xff51afd7ed558ccdULL;
 	hash ^= hash >> 33;
 	hash *= 0xc4ceb9fe1a85ec53ULL;
 	hash ^= hash >> 33;
 	return hash;
+}
+
+}  // namespace
+
+std::uint64_t HashKey(const std::uint8_t *bytes, std::size_t size)
+{
+	std::uint64_t hash = kStart;
+	for (std::size_t i = 0; i < size; ++i)
+		hash = AddByte(hash, bytes[i]);
+	return Avalanche(hash);
+}
+
+std::uint64_t HashInteger(std::int64_t value)
+{
+	const auto bits = static_cast<std::uint64_t>(value);
+	std::uint64_t hash = kStart;
+	for (int shift = 56; shift >= 0; shift -= 8)
+		hash = AddByte(hash, (bits >> shift) & 0xff);
+	return Avalanche(hash);
 }
 
 HomeId HomeOfHash(std::uint64_t hash, std::int32_t homes)

@@ -18,6 +18,9 @@ std::array<std::uint8_t, 8> CanonicalInteger(std::int64_t value);
 // 64-bit hash of canonical bytes. Part of the on-disk contract: it never changes.
 std::uint64_t HashKey(const std::uint8_t *bytes, std::size_t size);
 
+// The hash of an integer's canonical bytes, without making them.
+std::uint64_t HashInteger(std::int64_t value);
+
 // Requires: homes > 0.
 HomeId HomeOfHash(std::uint64_t hash, std::int32_t homes);
 

@@ -40,9 +40,21 @@ struct Catalog {
 	core::Electorate electorate;
 	std::unordered_map<Oid, HomedTable> tables;
 	std::vector<ComingMove> coming_moves;
+	mutable const HomedTable *met_last = nullptr;
 
 	// The homed table that a relation is, or is a partition of, at any depth; nullptr: not homed.
 	const HomedTable *Find(Oid relid) const;
+	// The homed table that has this id; nullptr: there is none. Cheap: most statements meet the one that was met last.
+	const HomedTable *FindExactly(Oid relid) const
+	{
+		if (met_last == nullptr || met_last->relid != relid) {
+			auto found = tables.find(relid);
+			if (found == tables.end())
+				return nullptr;
+			met_last = &found->second;
+		}
+		return met_last;
+	}
 	const std::string &RegionName(core::RegionId id) const;
 };
 

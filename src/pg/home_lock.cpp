@@ -43,7 +43,7 @@ LOCKMODE ModeForWrite(uint32 home)
 	return home == kWholeKeyspace ? ShareLock : RowExclusiveLock;
 }
 
-[[gnu::hot]] bool Lock(core::KeyspaceId keyspace, uint32 home, LOCKMODE mode, bool wait = true)
+inline bool Lock(core::KeyspaceId keyspace, uint32 home, LOCKMODE mode, bool wait = true)
 {
 	const LOCKTAG tag = TagOf(keyspace, home);
 	return LockAcquire(&tag, mode, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
@@ -68,11 +68,9 @@ void AwaitLock(void *argument)
 // A writer has locked its table before it comes here. A change of the table in every region holds the homes while it
 // waits for what is on its way, and only then wants the table: the circle closes long after we began to wait. The
 // server looks for circles once, so the change would find it and be the victim. We look again and again.
-[[gnu::hot]] void LockForWrite(core::KeyspaceId keyspace, uint32 home)
+[[gnu::noinline]] void WaitForWrite(core::KeyspaceId keyspace, uint32 home)
 {
 	constexpr int kLookEvery = 200;  // ms
-	if (Lock(keyspace, home, ModeForWrite(home), false))
-		return;
 	static TimeoutId timer = MAX_TIMEOUTS;
 	if (timer == MAX_TIMEOUTS)
 		timer = RegisterTimeout(USER_TIMEOUT, CheckDeadLockAlert);
@@ -83,6 +81,12 @@ void AwaitLock(void *argument)
 	disable_timeout(timer, false);
 	if (error != nullptr)
 		ReThrowError(error);
+}
+
+inline void LockForWrite(core::KeyspaceId keyspace, uint32 home)
+{
+	if (!Lock(keyspace, home, ModeForWrite(home), false))
+		WaitForWrite(keyspace, home);
 }
 
 }  // namespace

@@ -90,7 +90,7 @@ bool SharesKeyBytes(Oid key_type, Oid type)
 	       (IsText(key_type) && IsText(type));
 }
 
-[[gnu::hot]] KeyBytes CanonicalKey(Datum value, Oid type, uint8 buffer[8])
+KeyBytes CanonicalKey(Datum value, Oid type, uint8 buffer[8])
 {
 	switch (type) {
 	case INT2OID:
@@ -115,6 +115,17 @@ bool SharesKeyBytes(Oid key_type, Oid type)
 	default:
 		return EnumLabel(DatumGetObjectId(value));
 	}
+}
+
+[[gnu::hot]] uint64 HashOfKey(Datum value, Oid type)
+{
+	if (type == INT4OID)
+		return core::HashInteger(DatumGetInt32(value));
+	if (type == INT8OID)
+		return core::HashInteger(DatumGetInt64(value));
+	uint8 buffer[8];
+	const KeyBytes bytes = CanonicalKey(value, type, buffer);
+	return core::HashKey(bytes.data, bytes.size);
 }
 
 }  // namespace homing::pg

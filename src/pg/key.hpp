@@ -26,4 +26,7 @@ bool SharesKeyBytes(Oid key_type, Oid type);
 // key over kMaxKeySize. A plain server call.
 KeyBytes CanonicalKey(Datum value, Oid type, uint8 buffer[8]);
 
+// Their hash. A plain server call.
+uint64 HashOfKey(Datum value, Oid type);
+
 }  // namespace homing::pg

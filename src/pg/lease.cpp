@@ -274,8 +274,10 @@ core::Instant BootTime()
 		ListenToEnd(&end_listener);
 		return LeaseStands();
 	}
+	if (electorate.alone)
+		return true;
 	Slot *slot = Mine();
-	return electorate.alone || (slot != nullptr && pg_atomic_read_u32(&slot->confirmed) != 0);
+	return slot != nullptr && pg_atomic_read_u32(&slot->confirmed) != 0;
 }
 
 bool HasEverServed()

@@ -91,26 +91,11 @@ uint64 ExecuteByHome(Query *query, EState *outer, ParamListInfo params, DestRece
 	return Execute(planner(query, outer->es_sourceText, 0, params), outer, params, receiver);
 }
 
-[[gnu::hot]] TupleTableSlot *ServeRow(PlanState *plan, ExecProcNodeMtd next)
-{
-	TupleTableSlot *row = nullptr;
-	++serving;
-	PG_TRY();
-	{
-		row = next(plan);
-	}
-	PG_FINALLY();
-	{
-		--serving;
-	}
-	PG_END_TRY();
-	return row;
-}
-
 bool InsideServedWrite()
 {
 	// AFTER triggers run when the plan has ended.
-	return serving > 0 || (AnyWriteApproved() && DatumGetInt32(pg_trigger_depth(nullptr)) > 0);
+	return serving > 0 || AnyWriteServing() ||
+	       (AnyWriteApproved() && DatumGetInt32(pg_trigger_depth(nullptr)) > 0);
 }
 
 uint64 WriteHere(Query *query, EState *outer, ParamListInfo params, Tuplestorestate *rows)

@@ -23,9 +23,6 @@ uint64 ExecuteByHome(Query *query, EState *outer, ParamListInfo params, DestRece
 // The same for a query of one level that writes: its RETURNING rows go to `rows`, which may be nullptr.
 uint64 WriteHere(Query *query, EState *outer, ParamListInfo params, Tuplestorestate *rows);
 
-// The next row of a plan by which this region serves a write; `next` gives it. A plain server call.
-TupleTableSlot *ServeRow(PlanState *plan, ExecProcNodeMtd next);
-
 // Whether what runs now is part of a write that is served here: of its expressions or triggers. What they
 // read is read here, as on one server. A plain server call.
 bool InsideServedWrite();

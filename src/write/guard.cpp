@@ -14,12 +14,6 @@ namespace homing::write {
 
 namespace {
 
-struct Approval {
-	Oid relid;
-	Approval *previous, *next;
-	MemoryContextCallback callback;
-};
-
 Approval *approvals = nullptr;
 
 [[gnu::hot]] void Withdraw(void *argument)
@@ -49,10 +43,34 @@ bool AnyWriteApproved()
 	return approvals != nullptr;
 }
 
-[[gnu::hot]] void ApproveWrites(Oid relid, MemoryContext context)
+bool AnyWriteServing()
+{
+	for (const Approval *approval = approvals; approval != nullptr; approval = approval->next) {
+		if (approval->serving)
+			return true;
+	}
+	return false;
+}
+
+// After an error the approval goes with its context.
+TupleTableSlot *ServeRow(PlanState *plan, ExecProcNodeMtd next)
+{
+	Approval *approval = approvals;
+	while (approval->context != plan->state->es_query_cxt)
+		approval = approval->next;
+	const bool before = approval->serving;
+	approval->serving = true;
+	TupleTableSlot *row = next(plan);
+	approval->serving = before;
+	return row;
+}
+
+[[gnu::hot]] Approval *ApproveWrites(Oid relid, MemoryContext context)
 {
 	auto *approval = static_cast<Approval *>(MemoryContextAlloc(context, sizeof(Approval)));
 	approval->relid = relid;
+	approval->serving = false;
+	approval->context = context;
 	approval->previous = nullptr;
 	approval->next = approvals;
 	if (approvals != nullptr)
@@ -61,6 +79,7 @@ bool AnyWriteApproved()
 	approval->callback.func = Withdraw;
 	approval->callback.arg = approval;
 	MemoryContextRegisterResetCallback(context, &approval->callback);
+	return approval;
 }
 
 extern "C" {

@@ -3,6 +3,10 @@
 
 #include "pg/boundary.hpp"
 
+extern "C" {
+#include "nodes/execnodes.h"
+}
+
 namespace homing::write {
 
 // Name of the guard trigger.
@@ -10,9 +14,20 @@ constexpr const char *kGuardTrigger = "homing_guard";
 
 // Lets statements write the table until `context` is reset or deleted, which also happens on error.
 // A plain server call.
-void ApproveWrites(Oid relid, MemoryContext context);
+struct Approval {
+	Oid relid;
+	bool serving;  // what runs now is part of that write
+	MemoryContext context;
+	Approval *previous, *next;
+	MemoryContextCallback callback;
+};
+Approval *ApproveWrites(Oid relid, MemoryContext context);
 
-// Whether a write of any table is approved now.
+// Whether a write of any table is approved now; whether one is being served.
 bool AnyWriteApproved();
+bool AnyWriteServing();
+
+// The next row of a plan by which this region serves an approved write; `next` gives it. A plain server call.
+TupleTableSlot *ServeRow(PlanState *plan, ExecProcNodeMtd next);
 
 }  // namespace homing::write

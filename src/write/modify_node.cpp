@@ -49,6 +49,8 @@ HomedModifyState *StateOf(CustomScanState *node)
 	return reinterpret_cast<HomedModifyState *>(node);
 }
 
+constexpr int kPlainWrite = 4;  // in custom_private
+
 extern const CustomScanMethods kScanMethods;
 extern const CustomExecMethods kExecMethods;
 
@@ -387,11 +389,22 @@ void RegisterModifyNode()
 	       castNode(CustomScan, statement->planTree)->methods == &kScanMethods;
 }
 
-[[gnu::hot]] HomedWrite HomedWriteOf(const PlannedStmt *statement)
+Plan *PlanOfWrite(const PlannedStmt *statement)
 {
-	auto *scan = castNode(CustomScan, statement->planTree);
-	return {scan, static_cast<Plan *>(linitial(scan->custom_plans)),
-	        linitial_node(Query, scan->custom_private), lsecond_node(List, scan->custom_private)};
+	return static_cast<Plan *>(linitial(castNode(CustomScan, statement->planTree)->custom_plans));
+}
+
+Query *QueryOfWrite(const PlannedStmt *statement)
+{
+	return linitial_node(Query, castNode(CustomScan, statement->planTree)->custom_private);
+}
+
+[[gnu::hot]] const PlainWrite *PlainWriteIn(const PlannedStmt *statement)
+{
+	if (!WritesByHome(statement))
+		return nullptr;
+	return PlainWriteOf(static_cast<Node *>(
+		list_nth(castNode(CustomScan, statement->planTree)->custom_private, kPlainWrite)));
 }
 
 void WrapPlan(PlannedStmt *statement, const WriteAnalysis *analysis, Query *query)
@@ -400,8 +413,9 @@ void WrapPlan(PlannedStmt *statement, const WriteAnalysis *analysis, Query *quer
 	auto *scan = makeNode(CustomScan);
 	scan->methods = &kScanMethods;
 	scan->custom_plans = list_make1(child);
-	scan->custom_private =
-		list_make4(query, StoreKeys(scan, analysis), NIL, NIL);  // texts: see TextOf
+	List *keys = StoreKeys(scan, analysis);
+	Node *plain = IsA(child, ModifyTable) ? StorePlainWrite(scan, keys) : nullptr;
+	scan->custom_private = list_make5(query, keys, NIL, NIL, plain);  // texts: see TextOf
 	scan->scan.plan.startup_cost = child->startup_cost;
 	scan->scan.plan.total_cost = child->total_cost;
 	scan->scan.plan.plan_rows = child->plan_rows;

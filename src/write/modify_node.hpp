@@ -5,6 +5,7 @@
 #pragma once
 
 #include "write/key_finder.hpp"
+#include "write/written_keys.hpp"
 
 extern "C" {
 #include "nodes/plannodes.h"
@@ -21,13 +22,11 @@ void WrapPlan(PlannedStmt *statement, const WriteAnalysis *analysis, Query *quer
 // Whether the plan has the node. A plain server call.
 bool WritesByHome(const PlannedStmt *statement);
 
-// What is in the node of such a plan.
-struct HomedWrite {
-	CustomScan *scan;
-	Plan *plan;  // PostgreSQL's own
-	Query *query;
-	List *keys;  // by StoreKeys
-};
-HomedWrite HomedWriteOf(const PlannedStmt *statement);
+// What is in the node of such a plan: PostgreSQL's own plan, and the query.
+Plan *PlanOfWrite(const PlannedStmt *statement);
+Query *QueryOfWrite(const PlannedStmt *statement);
+
+// nullptr: it does not have the node, or is not as simple as that; its own plan is a ModifyTable.
+const PlainWrite *PlainWriteIn(const PlannedStmt *statement);
 
 }  // namespace homing::write

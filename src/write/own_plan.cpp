@@ -22,7 +22,7 @@ namespace {
 ExecutorStart_hook_type next_start = nullptr;
 ExecProcNodeMtd modify = nullptr;  // the server's function for ModifyTable
 
-[[gnu::hot]] TupleTableSlot *ServeModify(PlanState *node)
+TupleTableSlot *ServeModify(PlanState *node)
 {
 	return ServeRow(node, modify);
 }
@@ -44,53 +44,57 @@ void Start(QueryDesc *query, int flags)
 		standard_ExecutorStart(query, flags);
 }
 
-// With the locks that keep the home here. False: "Homed Modify" has to decide.
-[[gnu::hot]] bool IsServed(const HomedWrite &write, const QueryDesc *query, PlainKey *key)
+// What this transaction wrote elsewhere, the statement may have to read. The exception.
+[[gnu::noinline]] void CheckReads(const QueryDesc *query, const HomeHere &here)
 {
-	if (!FindPlainKey(write.scan, write.keys, query->params, key))
-		return false;
-	const WrittenKeys keys{&key->target, 1};
-	HomeHere here{};
-	Decision decision{};
-	if (!pg::PgEntry([&] { return FindHomeHere(keys, &here); }))
+	const Decision decision = DecisionToServe(here);
+	CheckSeesOwnWrites(QueryOfWrite(query->plannedstmt), query->params, &decision);
+}
+
+// With the locks that keep the home here. False: "Homed Modify" has to decide.
+[[gnu::hot]] bool IsServed(const PlainWrite &write, const QueryDesc *query)
+{
+	uint64 hash;
+	HomeHere here;
+	if (!HashOfPlainKey(write, query->params, &hash) || !FindHomeHere(write.homed, hash, &here))
 		return false;
 	if (HasChangedTables())
 		CheckMayWriteRows();
-	if (!LockHomeHere(here, &decision))
+	if (!LockHomeHere(here))
 		return false;
-	CheckSeesOwnWrites(write.query, query->params, &decision);
+	if (WroteElsewhere())
+		CheckReads(query, here);
 	CheckMayWriteHere();
 	return true;
 }
 
-[[gnu::hot]] void StartServed(QueryDesc *query, Plan *plan, Oid relid, int flags)
+[[gnu::hot]] void StartServed(QueryDesc *query, Oid relid, int flags)
 {
 	auto *exchanged = makeNode(PlannedStmt);
 	*exchanged = *query->plannedstmt;
-	exchanged->planTree = plan;
+	exchanged->planTree = PlanOfWrite(exchanged);
 	query->plannedstmt = exchanged;
 	Start(query, flags);
 
-	ApproveWrites(relid, query->estate->es_query_cxt);
+	Approval *approval = ApproveWrites(relid, query->estate->es_query_cxt);
 	auto *state = castNode(ModifyTableState, query->planstate);
 	for (int i = 0; i < state->mt_nrels; ++i)
 		LeaveOutGuard(&state->resultRelInfo[i]);
-	modify = state->ps.ExecProcNodeReal;
-	ExecSetExecProcNode(&state->ps, ServeModify);
+	// With RETURNING, others do something between two rows.
+	approval->serving = !exchanged->hasReturning;
+	if (exchanged->hasReturning) {
+		modify = state->ps.ExecProcNodeReal;
+		ExecSetExecProcNode(&state->ps, ServeModify);
+	}
 }
 
 // What EXPLAIN shows is the plan with the node.
 [[gnu::hot]] void StartByOwnPlan(QueryDesc *query, int flags)
 {
-	if ((flags & EXEC_FLAG_EXPLAIN_ONLY) != 0 || query->instrument_options != 0 ||
-	    !WritesByHome(query->plannedstmt)) {
-		Start(query, flags);
-		return;
-	}
-	const HomedWrite write = HomedWriteOf(query->plannedstmt);
-	PlainKey key;
-	if (IsA(write.plan, ModifyTable) && IsServed(write, query, &key))
-		StartServed(query, write.plan, key.target.relid, flags);
+	const PlainWrite *write = PlainWriteIn(query->plannedstmt);
+	if (write != nullptr && (flags & EXEC_FLAG_EXPLAIN_ONLY) == 0 &&
+	    query->instrument_options == 0 && IsServed(*write, query))
+		StartServed(query, write->relid, flags);
 	else
 		Start(query, flags);
 }

@@ -294,8 +294,7 @@ bool SettlePlace(QueryDesc *query)
 {
 	pg::WatchForDeadlock();
 	// What all statements run past is short.
-	if (pg::settings.read_consistency == pg::kReadHome || AnythingNeeded() ||
-	    WhereWritten().elsewhere > 0)
+	if (pg::settings.read_consistency == pg::kReadHome || AnythingNeeded() || WroteElsewhere())
 		LookAtReads(query, flags);
 	if (next_start != nullptr)
 		next_start(query, flags);
@@ -436,7 +435,7 @@ void ForgetPart(core::RegionId region, const core::OutcomeToken &part) noexcept
 	TakeBackPart(region, part);
 }
 
-[[gnu::hot]] void CheckSeesOwnWrites(Query *query, ParamListInfo params, const Decision *decision)
+void CheckSeesOwnWrites(Query *query, ParamListInfo params, const Decision *decision)
 {
 	const WritePlaces written = HiddenWrites();
 	const bool whole = decision->part_count == 0, here = whole && decision->serve;

@@ -518,38 +518,56 @@ void PrepareManyClaims()
 	own_claims.AddMany();
 }
 
-[[gnu::hot]] bool FindHomeHere(const WrittenKeys &keys, HomeHere *here)
+[[gnu::hot]] bool FindHomeHere(Oid homed, uint64 key_hash, HomeHere *here) noexcept
+{
+	here->seen =
+		pg::CurrentVersion();  // before the look at the catalog: if that is newer, LockHomeHere says no
+	const pg::Catalog *catalog = pg::LastCatalog();
+	if (catalog == nullptr || !pg::CatalogIsCurrent() || !catalog->fenced.empty())
+		return false;
+	const pg::HomedTable *table = catalog->FindExactly(homed);
+	if (table == nullptr || !table->active || table->unmoved_here == nullptr)
+		return false;
+	const std::vector<bool> &unmoved = *table->unmoved_here;
+	here->catalog = catalog;
+	here->keyspace = table->keyspace;
+	here->home = core::HomeOfHash(key_hash, static_cast<std::int32_t>(unmoved.size()));
+	return unmoved[static_cast<std::size_t>(here->home.value)];
+}
+
+[[gnu::hot]] bool LockHomeHere(const HomeHere &here)
+{
+	pg::LockHomeForWrite(here.keyspace, here.home);
+	return pg::CurrentVersion() == here.seen && pg::MayServe(here.catalog->electorate);
+}
+
+Decision DecisionToServe(const HomeHere &here)
+{
+	Decision decision{};
+	decision.serve = true;
+	decision.region = here.catalog->map.here();
+	decision.seen = here.seen;
+	return decision;
+}
+
+namespace {
+
+// The shortest way, for whoever did not take it by PlainWrite.
+bool TryServeHere(const WrittenKeys &keys, Decision *decision)
 {
 	const WrittenTarget &target = keys.targets[0];
 	if (keys.target_count != 1 || target.unproved != nullptr || target.homes != nullptr ||
-	    target.key_count != 1 || target.keys[0].data == nullptr || !pg::CatalogIsCurrent())
+	    target.key_count != 1 || target.keys[0].data == nullptr)
 		return false;
-	here->seen = pg::CurrentVersion();
-	here->catalog = pg::CurrentCatalog();
-	if (here->catalog == nullptr || !here->catalog->fenced.empty())
+	HomeHere here{};
+	if (!FindHomeHere(target.homed, core::HashKey(target.keys[0].data, target.keys[0].size), &here) ||
+	    !pg::PgCall([&] { return LockHomeHere(here); }))
 		return false;
-	auto table = here->catalog->tables.find(target.homed);
-	if (table == here->catalog->tables.end() || !table->second.active)
-		return false;
-	const std::vector<bool> *unmoved = table->second.unmoved_here;
-	if (unmoved == nullptr)
-		return false;
-	here->keyspace = table->second.keyspace;
-	here->home = core::HomeOfHash(core::HashKey(target.keys[0].data, target.keys[0].size),
-	                              static_cast<std::int32_t>(unmoved->size()));
-	return (*unmoved)[static_cast<std::size_t>(here->home.value)];
-}
-
-[[gnu::hot]] bool LockHomeHere(const HomeHere &here, Decision *decision)
-{
-	pg::LockHomeForWrite(here.keyspace, here.home);
-	if (!(pg::CurrentVersion() == here.seen) || !pg::MayServe(here.catalog->electorate))
-		return false;
-	decision->serve = true;
-	decision->region = here.catalog->map.here();
-	decision->seen = here.seen;
+	*decision = DecisionToServe(here);
 	return true;
 }
+
+}  // namespace
 
 // The lock comes first, then the look at the catalog that counts: it is not older than the lock, so no
 // move has passed in between (DESIGN §5.4). Locks of an outdated look are kept; they do no harm.
@@ -558,8 +576,7 @@ Decision Decide(const WrittenKeys &keys, bool lock)
 	if (lock && HasChangedTables())
 		pg::PgCall([] { CheckMayWriteRows(); });
 	Decision served{};
-	HomeHere here{};
-	if (lock && FindHomeHere(keys, &here) && pg::PgCall([&] { return LockHomeHere(here, &served); }))
+	if (lock && TryServeHere(keys, &served))
 		return served;
 
 	const auto start = std::chrono::steady_clock::now();

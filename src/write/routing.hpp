@@ -46,11 +46,12 @@ struct HomeHere {
 	pg::CatalogVersion seen;
 };
 
-// False: nothing is known. Throws as Decide.
-bool FindHomeHere(const WrittenKeys &keys, HomeHere *here);
+// `homed`: the table itself, or the one that it is a partition of. False: nothing is known.
+bool FindHomeHere(Oid homed, uint64 key_hash, HomeHere *here) noexcept;
 
 // A plain server call. With the lock that keeps the home here; false: nothing is decided.
-bool LockHomeHere(const HomeHere &here, Decision *decision);
+bool LockHomeHere(const HomeHere &here);
+Decision DecisionToServe(const HomeHere &here);
 
 // Waits until no home of the keyspace is on its way to this region, for those who do not know which homes they
 // will serve. 40001 after homing.handover_timeout.

@@ -430,13 +430,14 @@ remote::Result Await(core::RegionId region)
 {
 	served_here = true;
 	pg::ListenToEnd(&end_listener);
-	pg::PgEntry([] {
-		for (const RegionSession *session : Writers())
-			CheckCanPrepare(*session);
-	});
+	if (sessions != nullptr)
+		pg::PgEntry([] {
+			for (const RegionSession *session : Writers())
+				CheckCanPrepare(*session);
+		});
 }
 
-[[gnu::hot]] WritePlaces WhereWritten()
+WritePlaces WhereWritten()
 {
 	WritePlaces places{0, {}, served_here};
 	if (sessions != nullptr) {
@@ -480,9 +481,9 @@ bool TransactionIsUntouched()
 	return true;
 }
 
-bool WroteElsewhere()
+[[gnu::hot]] bool WroteElsewhere()
 {
-	return !Writers().empty();
+	return sessions != nullptr && AnyWriter();
 }
 
 std::vector<core::RegionId> RegionsInTransaction()

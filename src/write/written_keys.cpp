@@ -5,9 +5,9 @@
 #include "write/statement_params.hpp"
 
 extern "C" {
-#include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
+#include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/params.h"
 #include "nodes/value.h"
@@ -42,24 +42,32 @@ bool UnknownParamWalker(Node *node, void *context)
 	       pg::WalkExpression(node, UnknownParamWalker, context);
 }
 
+// nullptr: there is none of that number and type.
+const ParamExternData *FindParam(ParamListInfo list, int number, Oid type,
+                                 ParamExternData *workspace)
+{
+	if (list == nullptr || number > list->numParams)
+		return nullptr;
+	const ParamExternData *param = list->paramFetch != nullptr
+	                                   ? list->paramFetch(list, number, false, workspace)
+	                                   : &list->params[number - 1];
+	return param->ptype == type ? param : nullptr;
+}
+
 // The value of a constant or parameter.
-[[gnu::hot]] bool FindValue(Expr *expr, ParamListInfo list, Datum *value, bool *isnull)
+bool FindValue(Expr *expr, ParamListInfo list, Datum *value, bool *isnull)
 {
 	if (IsA(expr, Const)) {
 		*isnull = reinterpret_cast<Const *>(expr)->constisnull;
 		*value = reinterpret_cast<Const *>(expr)->constvalue;
 		return true;
 	}
-	if (!IsA(expr, Param) || list == nullptr)
-		return false;
-	const int number = reinterpret_cast<Param *>(expr)->paramid;
-	if (number > list->numParams)
+	if (!IsA(expr, Param))
 		return false;
 	ParamExternData workspace;
-	const ParamExternData *param = list->paramFetch != nullptr
-	                                   ? list->paramFetch(list, number, false, &workspace)
-	                                   : &list->params[number - 1];
-	if (param->ptype != reinterpret_cast<Param *>(expr)->paramtype)
+	const ParamExternData *param = FindParam(list, reinterpret_cast<Param *>(expr)->paramid,
+	                                         reinterpret_cast<Param *>(expr)->paramtype, &workspace);
+	if (param == nullptr)
 		return false;
 	*isnull = param->isnull;
 	*value = param->value;
@@ -221,34 +229,42 @@ WrittenKeys EvaluateKeys(CustomScan *scan, List *stored, EState *estate, bool ex
 	return keys;
 }
 
-[[gnu::hot]] bool FindPlainKey(CustomScan *scan, List *stored, ParamListInfo params, PlainKey *key)
+Node *StorePlainWrite(CustomScan *scan, List *stored)
 {
 	if (list_length(stored) != 1 || list_length(scan->custom_exprs) != 1)
-		return false;
+		return nullptr;
 	const auto *one = linitial_node(List, stored);
 	const bool is_key =
 		linitial_int(static_cast<List *>(lthird(one))) == static_cast<int>(SourceKind::kKey);
 	const bool routed = linitial_int(static_cast<List *>(lfourth(one))) != 0;
-	if (!is_key || routed || strVal(lsecond(one))[0] != '\0')
+	auto *expr = static_cast<Node *>(linitial(scan->custom_exprs));
+	const bool constant = IsA(expr, Const) && !castNode(Const, expr)->constisnull;
+	const bool param = IsA(expr, Param) && castNode(Param, expr)->paramkind == PARAM_EXTERN;
+	if (!is_key || routed || strVal(lsecond(one))[0] != '\0' || (!constant && !param))
+		return nullptr;
+	auto *write = static_cast<PlainWrite *>(palloc0(sizeof(PlainWrite)));
+	write->relid = linitial_oid(linitial_node(List, one));
+	write->homed = lsecond_oid(linitial_node(List, one));
+	write->declared = exprType(expr);
+	write->type = getBaseType(write->declared);
+	if (param)
+		write->param = castNode(Param, expr)->paramid;
+	else
+		write->hash = pg::HashOfKey(castNode(Const, expr)->constvalue, write->type);
+	return reinterpret_cast<Node *>(makeConst(INTERNALOID, -1, InvalidOid, sizeof(PlainWrite),
+	                                          PointerGetDatum(write), false, false));
+}
+
+[[gnu::hot]] bool HashOfPlainKey(const PlainWrite &write, ParamListInfo params, uint64 *hash)
+{
+	*hash = write.hash;
+	if (write.param == 0)
+		return true;
+	ParamExternData workspace;
+	const ParamExternData *param = FindParam(params, write.param, write.declared, &workspace);
+	if (param == nullptr || param->isnull)
 		return false;
-	auto *expr = static_cast<Expr *>(linitial(scan->custom_exprs));
-	Datum value;
-	bool isnull;
-	if (!FindValue(expr, params, &value, &isnull) || isnull)
-		return false;
-	Oid type = exprType(reinterpret_cast<Node *>(expr));
-	if (type >= FirstUnpinnedObjectId)  // the server's own are no domains
-		type = getBaseType(type);
-	const pg::KeyBytes bytes = pg::CanonicalKey(value, type, key->buffer);
-	key->value = {bytes.data, bytes.size};
-	key->target = {};
-	key->target.relid = linitial_oid(linitial_node(List, one));
-	key->target.homed = lsecond_oid(linitial_node(List, one));
-	key->target.sharing = static_cast<Sharing>(intVal(list_nth(one, 4)));
-	key->target.claiming = static_cast<Claiming>(intVal(list_nth(one, 5)));
-	key->target.keys = &key->value;
-	key->target.key_count = 1;
-	key->target.known = true;
+	*hash = pg::HashOfKey(param->value, write.type);
 	return true;
 }
 

@@ -40,15 +40,26 @@ List *StoreKeys(CustomScan *scan, const WriteAnalysis *analysis);
 // become parameters of the execution. With `explain_only`, nothing with side effects is evaluated. Plain.
 WrittenKeys EvaluateKeys(CustomScan *scan, List *stored, EState *estate, bool explain_only);
 
-// The keys of a statement whose one target has one key, when that is a constant or a parameter: without an
-// execution to evaluate it in.
-struct PlainKey {
-	WrittenTarget target;
-	KeyValue value;
-	uint8 buffer[8];
+// A write of one table by one key that is a constant or a parameter: all that the shortest way needs, in one piece.
+struct PlainWrite {
+	Oid relid;
+	Oid homed;
+	Oid type;      // of the key, or what it is a domain over
+	Oid declared;  // of the parameter
+	int param;     // its number; 0: the key is a constant
+	uint64 hash;   // of the constant
 };
 
-// False: it is not as simple as that. Plain.
-bool FindPlainKey(CustomScan *scan, List *stored, ParamListInfo params, PlainKey *key);
+// As a node of the plan, out of what StoreKeys has stored; nullptr: the statement is not as simple as that. Plain.
+Node *StorePlainWrite(CustomScan *scan, List *stored);
+inline const PlainWrite *PlainWriteOf(const Node *node)
+{
+	return node == nullptr ? nullptr
+	                       : reinterpret_cast<const PlainWrite *>(
+								 DatumGetPointer(reinterpret_cast<const Const *>(node)->constvalue));
+}
+
+// The hash of its key. False: it has none. Plain.
+bool HashOfPlainKey(const PlainWrite &write, ParamListInfo params, uint64 *hash);
 
 }  // namespace homing::write

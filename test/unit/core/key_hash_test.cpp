@@ -16,10 +16,14 @@ std::uint64_t HashText(const std::string &text)
 	return HashKey(reinterpret_cast<const std::uint8_t *>(text.data()), text.size());
 }
 
-std::uint64_t HashInteger(std::int64_t value)
+TEST(KeyHash, AnIntegerIsHashedAsItsCanonicalBytes)
 {
-	const auto bytes = CanonicalInteger(value);
-	return HashKey(bytes.data(), bytes.size());
+	for (std::int64_t value :
+	     {std::int64_t{0}, std::int64_t{1}, std::int64_t{-1}, std::int64_t{0x0102030405060708},
+	      std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()}) {
+		const auto bytes = CanonicalInteger(value);
+		EXPECT_EQ(HashInteger(value), HashKey(bytes.data(), bytes.size())) << value;
+	}
 }
 
 TEST(KeyHash, CanonicalIntegerIsBigEndianTwosComplement)
