@@ -1,4 +1,5 @@
 // The table of contents: everything that hooks into the server is registered here.
+#include "rehome/declarer.hpp"
 #include "rehome/launcher.hpp"
 #include "rehome/peer.hpp"
 
@@ -43,6 +44,7 @@ void _PG_init(void)
 	homing::pg::RegisterLease();  // before RegisterTransaction: the last look before a commit is at the lease
 	homing::pg::RegisterSessionSlots();
 	homing::rehome::RegisterPeers();
+	homing::rehome::RegisterDeclarer();
 	homing::rehome::RegisterLauncher();
 	homing::write::RegisterRemoteText();
 	homing::write::RegisterIssued();

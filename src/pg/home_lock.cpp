@@ -176,6 +176,13 @@ void HoldChange()
 	(void) LockAcquire(&tag, ExclusiveLock, true, false);
 }
 
+void ReleaseChange()
+{
+	LOCKTAG tag;
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, kChangeClass);
+	(void) LockRelease(&tag, ExclusiveLock, true);
+}
+
 void CheckHoldsUpNoChange()
 {
 	LOCKTAG change;

@@ -44,6 +44,7 @@ bool HoldsLockForWrite(core::KeyspaceId keyspace, int homes);
 void LockChange();
 // The same until the end of the session.
 void HoldChange();
+void ReleaseChange();
 
 // Raises 40P01 when a change of homed tables waits here for a table that this transaction uses. For a writer that
 // waits for another region: the change may be what holds it up there.

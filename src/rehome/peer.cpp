@@ -1,6 +1,7 @@
 #include "core/ids.hpp"
 #include "rehome/peer.hpp"
 
+#include <chrono>
 #include <deque>
 #include <map>
 #include <optional>
@@ -36,6 +37,8 @@ struct Session {
 	std::deque<bool> posted;
 	bool interrupted = false;  // while an answer was taken
 	bool follows = false;
+	bool kept = false;      // from an earlier transaction
+	bool unproven = false;  // it was kept, and has not answered since
 	// In a following session: the innermost subtransaction that used it since the last one that ended well.
 	SubTransactionId used_in = InvalidSubTransactionId;
 	bool undone_here =
@@ -44,6 +47,11 @@ struct Session {
 
 // Outlives every jump; the process's end closes what is left. By name, which is the order of commits.
 std::map<std::string, Session> *sessions = nullptr;
+
+bool keeps_sessions = false;
+
+// A session that was kept answers within this time, or counts as dead.
+constexpr std::chrono::milliseconds kProof{1000};
 
 void OnTransactionEnd(XactEvent event);
 pg::EndListener end_listener{OnTransactionEnd};
@@ -128,6 +136,7 @@ Session &FindSession(const std::string &name)
 	auto found = sessions->find(name);
 	if (found == sessions->end())
 		throw remote::Error("08003", "session \"" + name + "\" is not open");
+	pg::ListenToEnd(&end_listener);
 	if (IsBroken(found->second))
 		throw WithContext(remote::ConnectionLost("session \"" + name + "\" was interrupted"),
 		                  found->second.place);
@@ -165,6 +174,10 @@ remote::Result TakeOne(Session &session)
 			answer = std::move(result);
 	}
 	session.interrupted = false;
+	if (session.unproven) {
+		session.unproven = false;
+		session.connection->SetDeadline(std::nullopt);
+	}
 	const bool wanted = session.posted.front();
 	session.posted.pop_front();
 	if (error && wanted)
@@ -202,14 +215,28 @@ void RequireAllTaken(Session &session)
 		throw remote::Error("55000", "answers in the session have not been taken");
 }
 
+// Takes up a session of an earlier transaction. False: it is dead.
+bool TakeUp(Session &session)
+{
+	if (!session.kept)
+		return true;
+	if (!session.connection->StillThere())
+		return false;
+	session.kept = false;
+	session.unproven = true;
+	session.connection->SetDeadline(std::chrono::steady_clock::now() + kProof);
+	pg::ListenToEnd(&end_listener);
+	return true;
+}
+
 // False: it is open already.
 bool NeedsOpening(const std::string &name, const std::string &conninfo)
 {
 	auto found = sessions->find(name);
 	if (found == sessions->end())
 		return true;
-	const Session &known = found->second;
-	if (known.conninfo == conninfo && !IsBroken(known))
+	Session &known = found->second;
+	if (known.conninfo == conninfo && !IsBroken(known) && TakeUp(known))
 		return false;
 	if (known.follows)
 		throw remote::Error("55000", "session \"" + name +
@@ -363,6 +390,17 @@ bool AnyFollows()
 	return false;
 }
 
+// Of those that nothing is to be expected from any more.
+void KeepIdleSessions()
+{
+	for (auto entry = sessions->begin(); entry != sessions->end();) {
+		Session &session = entry->second;
+		session.kept = !session.follows && !session.replication && session.posted.empty() &&
+		               !session.unproven && !IsBroken(session);
+		entry = session.kept ? std::next(entry) : sessions->erase(entry);
+	}
+}
+
 void OnTransactionEnd(XactEvent event)
 {
 	if (sessions->empty())
@@ -379,6 +417,11 @@ void OnTransactionEnd(XactEvent event)
 						 "cannot PREPARE a transaction that changed the cluster or a homed table")));
 		break;
 	case XACT_EVENT_COMMIT:
+		if (keeps_sessions) {
+			KeepIdleSessions();
+			break;
+		}
+		[[fallthrough]];
 	case XACT_EVENT_ABORT:
 	case XACT_EVENT_PREPARE:
 		sessions->clear();  // an open transaction there ends with its connection: rolled back
@@ -509,6 +552,11 @@ void RegisterPeers()
 	RegisterSubXactCallback(OnSubTransactionEnd, nullptr);
 }
 
+void KeepPeerSessions()
+{
+	keeps_sessions = true;
+}
+
 remote::Connection &PeerConnection(const std::string &name)
 {
 	Session &session = FindSession(name);
@@ -532,7 +580,9 @@ PG_FUNCTION_INFO_V1(homing_peer_take);
 PG_FUNCTION_INFO_V1(homing_peer_follow);
 PG_FUNCTION_INFO_V1(homing_peer_close);
 PG_FUNCTION_INFO_V1(homing_lock_change);
+PG_FUNCTION_INFO_V1(homing_peer_give_back);
 PG_FUNCTION_INFO_V1(homing_hold_change);
+PG_FUNCTION_INFO_V1(homing_release_change);
 
 static void RequireSessions()
 {
@@ -635,6 +685,17 @@ PGDLLEXPORT Datum homing_peer_close(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+PGDLLEXPORT Datum homing_peer_give_back(PG_FUNCTION_ARGS)
+{
+	RequireSessions();
+	const char *session = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	pg::PgEntry([&] {
+		if (!keeps_sessions)
+			Close(session);
+	});
+	PG_RETURN_VOID();
+}
+
 PGDLLEXPORT Datum homing_lock_change(PG_FUNCTION_ARGS)
 {
 	pg::LockChange();
@@ -644,6 +705,12 @@ PGDLLEXPORT Datum homing_lock_change(PG_FUNCTION_ARGS)
 PGDLLEXPORT Datum homing_hold_change(PG_FUNCTION_ARGS)
 {
 	pg::HoldChange();
+	PG_RETURN_VOID();
+}
+
+PGDLLEXPORT Datum homing_release_change(PG_FUNCTION_ARGS)
+{
+	pg::ReleaseChange();
 	PG_RETURN_VOID();
 }
 

@@ -13,6 +13,7 @@
 #include "core/deadlock.hpp"
 #include "core/lease.hpp"
 #include "core/map_exchange.hpp"
+#include "rehome/declarer.hpp"
 #include "rehome/lease_keeper.hpp"
 #include "rehome/own_transaction.hpp"
 #include "rehome/second_phase.hpp"
@@ -772,7 +773,10 @@ void Worker::Run()
 		if (!region_)
 			return;
 		if (!witness_)
-			pg::PgCall([] { StartLeaseKeeper(); });
+			pg::PgCall([] {
+				StartLeaseKeeper();
+				StartDeclarer();
+			});
 		Do("exchange cluster maps", &Worker::ExchangeMaps);
 		Do("declare a loss", &Worker::DeclareLosses);
 		Do("end prepared transactions", &Worker::EndPrepared);

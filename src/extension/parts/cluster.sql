@@ -137,8 +137,8 @@ AS $$
 		UNION ALL
 		SELECT 'max_logical_replication_workers', subscriptions FROM used
 		UNION ALL
-		-- One for our own worker, one for the keeper of the lease.
-		SELECT 'max_worker_processes', workers + subscriptions + 2 FROM used
+		-- Our own worker, the keeper of the lease, the declarer of losses.
+		SELECT 'max_worker_processes', workers + subscriptions + 3 FROM used
 	), unfit (setting, needed) AS (
 		SELECT 'shared_preload_libraries', 'pg_homing among its libraries'
 		WHERE NOT homing._listed(current_setting('shared_preload_libraries'), 'pg_homing')

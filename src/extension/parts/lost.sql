@@ -308,6 +308,7 @@ BEGIN
 			PERFORM homing._peer_post('step ' || id, 'SELECT homing._clean_up_lost()');
 			PERFORM homing._peer_post('step ' || id,
 				'SELECT coalesce(array_agg(p.part), ''{}'') FROM homing.lost_part p WHERE p.lost = ANY ($1::int2[])', losses::text);
+			PERFORM homing._peer_post('step ' || id, 'SELECT homing._release_change()');
 		EXCEPTION WHEN OTHERS THEN
 			NULL;  -- told below
 		END;
@@ -325,6 +326,7 @@ BEGIN
 			PERFORM homing._peer_take('step ' || id);
 			SELECT q[1]::uuid[] INTO parts FROM homing._peer_take('step ' || id) q;
 			noted := noted || parts;
+			PERFORM homing._peer_take('step ' || id);
 		EXCEPTION WHEN OTHERS THEN
 			RAISE WARNING 'slots and subscriptions of the lost region are still at region "%": %',
 				homing._member_name(map, id), SQLERRM
@@ -463,16 +465,14 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION homing.declare_lost(regions text[], force boolean DEFAULT false, reason text DEFAULT NULL)
-RETURNS jsonb
+-- What declare_lost has found nothing wrong with.
+CREATE FUNCTION homing._declare(regions text[], force boolean, reason text, actor text, purpose text) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
 DECLARE
-	here homing.local_region;
-	purpose text;
-	newest jsonb;
-	name text;
+	here CONSTANT homing.local_region := (SELECT l FROM homing.local_region l);
+	newest jsonb := homing._map();
 	targets int2[];
 	already text[] := '{}';
 	survivors int2[];
@@ -488,50 +488,6 @@ DECLARE
 	deciding int;
 	noted uuid[] := '{}';
 BEGIN
-	SELECT * INTO here FROM homing.local_region;
-	IF NOT FOUND THEN
-		RAISE EXCEPTION 'this database is not a region of a cluster' USING ERRCODE = 'object_not_in_prerequisite_state';
-	END IF;
-	PERFORM homing._refuse_witness();
-	IF here.fenced IS NOT NULL THEN
-		RAISE EXCEPTION 'this region is fenced: %', here.fenced
-			USING ERRCODE = 'read_only_sql_transaction', HINT = 'Declare the loss at a region that serves.';
-	END IF;
-	IF coalesce(cardinality(regions), 0) = 0 OR array_position(regions, NULL) IS NOT NULL THEN
-		RAISE EXCEPTION 'the name of the lost region must be given' USING ERRCODE = 'invalid_parameter_value';
-	END IF;
-	newest := homing._map();
-	FOREACH name IN ARRAY regions LOOP
-		target := homing._member_id(newest, name);
-		IF EXISTS (SELECT FROM homing.witness w WHERE w.name = name AND w.status <> 'removed') THEN
-			RAISE EXCEPTION '"%" is a witness: it has nothing to lose', name USING ERRCODE = 'invalid_parameter_value',
-				HINT = 'homing.remove_region removes it, whether or not it can be reached.';
-		END IF;
-		IF target IS NULL THEN
-			RAISE EXCEPTION 'region "%" does not exist', name USING ERRCODE = 'invalid_parameter_value',
-				HINT = 'homing.regions lists the regions.';
-		END IF;
-		IF target = here.region_id THEN
-			RAISE EXCEPTION 'a region cannot declare itself lost' USING ERRCODE = 'invalid_parameter_value',
-				HINT = 'Call homing.declare_lost at a region that goes on.';
-		END IF;
-	END LOOP;
-	purpose := format('declare region %s lost', (SELECT string_agg(format('"%s"', r), ', ') FROM unnest(regions) r));
-	IF force IS NOT TRUE AND homing._lease_left() IS NULL THEN
-		RAISE EXCEPTION 'cannot % without force', purpose USING ERRCODE = 'object_not_in_prerequisite_state',
-			DETAIL = 'Without leases, nothing but your word keeps a region that is declared lost from serving.',
-			HINT = 'Make sure that the region is stopped and stays so, then pass force => true: it is your word for that.';
-	END IF;
-	-- The steps run in sessions of their own: they would wait for this transaction's locks for ever, and it
-	-- must see what they committed.
-	IF current_setting('transaction_isolation') <> 'read committed' THEN
-		RAISE EXCEPTION 'cannot % in a transaction of isolation level %', purpose, upper(current_setting('transaction_isolation'))
-			USING ERRCODE = 'active_sql_transaction';
-	END IF;
-	IF pg_current_xact_id_if_assigned() IS NOT NULL THEN
-		RAISE EXCEPTION 'cannot % in a transaction that has written', purpose USING ERRCODE = 'active_sql_transaction';
-	END IF;
-
 	BEGIN
 		-- 1. Sessions, and the newest map. A newer map may name survivors that we did not know.
 		LOOP
@@ -594,7 +550,7 @@ BEGIN
 				FROM jsonb_array_elements(newest->'members') m));
 			newest := newest || jsonb_build_object('events', (
 				SELECT jsonb_agg(jsonb_build_object('at', clock_timestamp(), 'epoch', newest->'epoch', 'kind', 'declare_lost',
-					'region', homing._member_name(newest, t), 'actor', session_user, 'reason', reason))
+					'region', homing._member_name(newest, t), 'actor', actor, 'reason', reason))
 				FROM unnest(targets) t));
 
 			IF force IS NOT TRUE THEN
@@ -621,7 +577,8 @@ BEGIN
 	ELSE
 		PERFORM homing._tell(witnesses, newest);
 	END IF;
-	PERFORM homing._peer_close('step ' || o) FROM unnest(opened || witnesses) o;
+	PERFORM homing._peer_close('step ' || o) FROM unnest(opened || witnesses) o WHERE o <> ALL (survivors);
+	PERFORM homing._peer_give_back('step ' || s) FROM unnest(survivors) s;
 	IF EXISTS (SELECT FROM jsonb_array_elements(newest->'members') m WHERE m->>'status' <> 'lost' AND (m->>'id')::int2 IN (
 			SELECT homing._member_id(newest, r) FROM unnest(regions) r)) THEN
 		RAISE EXCEPTION 'cannot %: another loss was decided first', purpose
@@ -637,6 +594,144 @@ BEGIN
 	RETURN homing._loss(newest, regions) || CASE WHEN cardinality(noted) = 0 THEN '{}' ELSE jsonb_build_object('lost_parts', cardinality(noted)) END
 		|| CASE WHEN votes IS NULL THEN '{}'
 		ELSE jsonb_build_object('voted', CASE jsonb_typeof(votes) WHEN 'array' THEN votes ELSE votes->'answered' END) END;
+END
+$$;
+
+-- --- by a process that has sessions with the survivors already (rehome/declarer) ---------------------
+
+CREATE FUNCTION homing._ask_declarer(request text) RETURNS text
+STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_ask_declarer';
+COMMENT ON FUNCTION homing._ask_declarer(text) IS
+	'lets the declarer of this region do _declare_for(request); NULL: it did not, or not to the end';
+
+CREATE FUNCTION homing._declare_for(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN homing._declare(ARRAY(SELECT r FROM jsonb_array_elements_text(request->'regions') r), true, request->>'reason',
+		request->>'actor', request->>'purpose');
+END
+$$;
+
+-- What a loss will do in the session is done for nobody: it is then known there.
+CREATE FUNCTION homing._rehearse_loss() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	map CONSTANT jsonb := homing._map();
+BEGIN
+	PERFORM homing._drain_lost(0::int2), homing._stop_applying('{}'::int2[], homing._map_digest(map)),
+		homing._stopped_at('{}'::int2[], homing._map_digest(map)), homing._adopt_map(map), homing._has_lost_streams();
+END
+$$;
+
+-- Sessions with all regions that the worker here has heard of lately: nobody is to wait for one that is gone. False:
+-- this is no region that could declare a loss.
+CREATE FUNCTION homing._keep_step_sessions() RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	map CONSTANT jsonb := homing._map();
+	here CONSTANT int2 := (SELECT l.region_id FROM homing.local_region l WHERE l.fenced IS NULL);
+	lately CONSTANT timestamptz := clock_timestamp() - 3 * current_setting('homing.probe_interval')::interval;
+	heard CONSTANT int2[] := ARRAY(SELECT m FROM unnest(homing._living(map)) m
+		WHERE m = here OR EXISTS (SELECT FROM homing._peer_seen() p WHERE p.region_id = m AND p.last_seen > lately));
+	id int2;
+BEGIN
+	IF map IS NULL OR homing._is_witness() THEN
+		RETURN false;
+	END IF;
+	PERFORM homing._peer_close('step ' || (m->>'id')) FROM jsonb_array_elements(map->'members') m
+	WHERE (m->>'id')::int2 <> ALL (heard) OR here IS NULL;
+	IF here IS NULL THEN
+		RETURN true;
+	END IF;
+	PERFORM homing._peer_open_all(ARRAY(SELECT 'step ' || h FROM unnest(heard) h),
+		ARRAY(SELECT homing._region_conninfo(homing._member_name(map, h)) FROM unnest(heard) h));
+	FOREACH id IN ARRAY heard LOOP
+		BEGIN
+			PERFORM homing._peer_post('step ' || id, 'SELECT set_config(s, v, false) FROM (VALUES (''idle_session_timeout'', ''0''),
+				(''jit'', ''off'')) AS x(s, v)');
+			PERFORM homing._peer_post('step ' || id, 'SELECT homing._rehearse_loss()');
+		EXCEPTION WHEN OTHERS THEN
+			PERFORM homing._peer_close('step ' || id);
+		END;
+	END LOOP;
+	FOREACH id IN ARRAY heard LOOP
+		BEGIN
+			PERFORM homing._peer_take('step ' || id) FROM generate_series(1, 2);
+		EXCEPTION WHEN OTHERS THEN
+			PERFORM homing._peer_close('step ' || id);
+		END;
+	END LOOP;
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION homing._keep_step_sessions() IS
+	'opens, for the declarer, sessions with the regions that answer, and closes others; false where it has nothing to do';
+
+CREATE FUNCTION homing.declare_lost(regions text[], force boolean DEFAULT false, reason text DEFAULT NULL)
+RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+	here homing.local_region;
+	purpose text;
+	newest jsonb;
+	name text;
+	target int2;
+	result jsonb;
+BEGIN
+	SELECT * INTO here FROM homing.local_region;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'this database is not a region of a cluster' USING ERRCODE = 'object_not_in_prerequisite_state';
+	END IF;
+	PERFORM homing._refuse_witness();
+	IF here.fenced IS NOT NULL THEN
+		RAISE EXCEPTION 'this region is fenced: %', here.fenced
+			USING ERRCODE = 'read_only_sql_transaction', HINT = 'Declare the loss at a region that serves.';
+	END IF;
+	IF coalesce(cardinality(regions), 0) = 0 OR array_position(regions, NULL) IS NOT NULL THEN
+		RAISE EXCEPTION 'the name of the lost region must be given' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	newest := homing._map();
+	FOREACH name IN ARRAY regions LOOP
+		target := homing._member_id(newest, name);
+		IF EXISTS (SELECT FROM homing.witness w WHERE w.name = name AND w.status <> 'removed') THEN
+			RAISE EXCEPTION '"%" is a witness: it has nothing to lose', name USING ERRCODE = 'invalid_parameter_value',
+				HINT = 'homing.remove_region removes it, whether or not it can be reached.';
+		END IF;
+		IF target IS NULL THEN
+			RAISE EXCEPTION 'region "%" does not exist', name USING ERRCODE = 'invalid_parameter_value',
+				HINT = 'homing.regions lists the regions.';
+		END IF;
+		IF target = here.region_id THEN
+			RAISE EXCEPTION 'a region cannot declare itself lost' USING ERRCODE = 'invalid_parameter_value',
+				HINT = 'Call homing.declare_lost at a region that goes on.';
+		END IF;
+	END LOOP;
+	purpose := format('declare region %s lost', (SELECT string_agg(format('"%s"', r), ', ') FROM unnest(regions) r));
+	IF force IS NOT TRUE AND homing._lease_left() IS NULL THEN
+		RAISE EXCEPTION 'cannot % without force', purpose USING ERRCODE = 'object_not_in_prerequisite_state',
+			DETAIL = 'Without leases, nothing but your word keeps a region that is declared lost from serving.',
+			HINT = 'Make sure that the region is stopped and stays so, then pass force => true: it is your word for that.';
+	END IF;
+	-- The steps run in sessions of their own: they would wait for this transaction's locks for ever, and it
+	-- must see what they committed.
+	IF current_setting('transaction_isolation') <> 'read committed' THEN
+		RAISE EXCEPTION 'cannot % in a transaction of isolation level %', purpose, upper(current_setting('transaction_isolation'))
+			USING ERRCODE = 'active_sql_transaction';
+	END IF;
+	IF pg_current_xact_id_if_assigned() IS NOT NULL THEN
+		RAISE EXCEPTION 'cannot % in a transaction that has written', purpose USING ERRCODE = 'active_sql_transaction';
+	END IF;
+
+	IF force THEN
+		result := homing._ask_declarer(jsonb_build_object('regions', regions, 'reason', reason, 'actor', session_user,
+			'purpose', purpose)::text);
+	END IF;
+	RETURN coalesce(result, homing._declare(regions, force, reason, session_user, purpose));
 END
 $$;
 COMMENT ON FUNCTION homing.declare_lost(text[], boolean, text) IS

@@ -36,6 +36,11 @@ STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_peer_close';
 COMMENT ON FUNCTION homing._peer_close(text) IS
 	'closes the session, if it is open and does not follow this transaction';
 
+CREATE FUNCTION homing._peer_give_back(session text) RETURNS void
+STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_peer_give_back';
+COMMENT ON FUNCTION homing._peer_give_back(text) IS
+	'closes the session, unless this process keeps its sessions';
+
 CREATE FUNCTION homing._lock_change() RETURNS void
 VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_lock_change';
 COMMENT ON FUNCTION homing._lock_change() IS
@@ -45,3 +50,8 @@ CREATE FUNCTION homing._hold_change() RETURNS void
 VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_hold_change';
 COMMENT ON FUNCTION homing._hold_change() IS
 	'as _lock_change, until the end of the session';
+
+CREATE FUNCTION homing._release_change() RETURNS void
+VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_release_change';
+COMMENT ON FUNCTION homing._release_change() IS
+	'ends what _hold_change began';
