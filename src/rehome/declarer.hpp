@@ -5,7 +5,7 @@
 //
 //  1. Who asks puts the request into a segment of shared memory, with a queue for the answer, and its handle on the
 //     desk of the database.
-//  2. The declarer takes it from there and does the steps (parts/lost.sql). What a server would tell its client,
+//  2. The declarer takes it from there and does the steps (parts/declare.sql). What a server would tell its client,
 //     notices, an error, the result, goes into the queue.
 //  3. Who has asked passes that on. When it is cancelled, so is the declarer.
 //
