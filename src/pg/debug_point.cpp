@@ -4,6 +4,10 @@
 
 #include "pg/server.hpp"
 
+extern "C" {
+#include "utils/builtins.h"
+}
+
 #include <csignal>
 #include <cstring>
 
@@ -29,5 +33,17 @@ void DebugPoint(const char *name) noexcept
 	for (;;)
 		pg_usleep(1000000L);  // the signal is on its way
 }
+
+extern "C" {
+
+PG_FUNCTION_INFO_V1(homing_debug_point);
+
+PGDLLEXPORT Datum homing_debug_point(PG_FUNCTION_ARGS)
+{
+	DebugPoint(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	PG_RETURN_VOID();
+}
+
+}  // extern "C"
 
 }  // namespace homing::pg

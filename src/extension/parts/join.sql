@@ -601,6 +601,7 @@ BEGIN
 	BEGIN
 		plan := homing._join_clear(plan);
 		PERFORM homing._join_slots(plan);
+		PERFORM homing._debug_point('join-slots-made');
 		PERFORM homing._join_catch_up(plan);
 		plan := homing._join_snapshot(plan);
 
@@ -616,7 +617,9 @@ BEGIN
 		END LOOP;
 		FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
 			PERFORM homing._peer_query('step ' || id, 'COMMIT');
+			PERFORM homing._debug_point('join-welcomed');
 		END LOOP;
+		PERFORM homing._debug_point('join-welcomed-by-all');
 		SELECT q[1]::int INTO deciding FROM homing._peer_query('join', 'SELECT pg_backend_pid()') q;
 		PERFORM homing._peer_query('join', 'COMMIT');
 	EXCEPTION WHEN query_canceled OR OTHERS THEN
@@ -625,6 +628,7 @@ BEGIN
 			RAISE;
 		END IF;
 	END;
+	PERFORM homing._debug_point('join-committed');
 	PERFORM homing._join_activate(plan);
 	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
 		PERFORM homing._peer_close('step ' || id);

@@ -55,3 +55,8 @@ CREATE FUNCTION homing._release_change() RETURNS void
 VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_release_change';
 COMMENT ON FUNCTION homing._release_change() IS
 	'ends what _hold_change began';
+
+CREATE FUNCTION homing._debug_point(name text) RETURNS void
+STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_debug_point';
+COMMENT ON FUNCTION homing._debug_point(text) IS
+	'kills this process if homing.debug_point is the name';

@@ -179,7 +179,9 @@ BEGIN
 	LOOP
 		PERFORM homing._peer_query('via', 'SELECT homing._record_orphans($1, $2, $3)', here.region_id::text, recorded::text, batch::text);
 		recorded := recorded + jsonb_array_length(batch);
+		PERFORM homing._debug_point('rejoin-recording');
 	END LOOP;
+	PERFORM homing._debug_point('rejoin-recorded');
 	PERFORM homing._peer_query('via', 'SELECT homing._record_event($1, $2, $3, $4)', 'rejoin', me.name, session_user,
 		format('%s orphaned writes', recorded));
 	PERFORM homing._peer_close('via');
@@ -187,7 +189,9 @@ BEGIN
 	-- 4. and 5.
 	PERFORM homing._peer_query('self', 'SELECT homing._leave_cluster(true)');
 	PERFORM homing._peer_close('self');
+	PERFORM homing._debug_point('rejoin-left');
 	PERFORM homing.join_cluster(me.name, self, via);
+	PERFORM homing._debug_point('rejoin-joined');
 	IF failback THEN
 		PERFORM homing._open_step('self', self);
 		SELECT q[1]::int INTO back FROM homing._peer_query('self', 'SELECT homing._fail_back($1::int2)', here.region_id::text) q;
