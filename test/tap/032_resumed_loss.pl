@@ -1,5 +1,5 @@
 # Who declares a loss dies, at each step; a survivor's worker finishes it, or the next call (PROTOCOL §3 rows 2, 34;
-# DESIGN §8). And losses that nobody has to declare (row 13, a few short cuts of one link).
+# DESIGN §8). And losses that nobody has to declare (row 13, a few cuts).
 use strict;
 use warnings;
 
@@ -61,6 +61,20 @@ for my $turn (1 .. 3)
 	is($cluster->sql($_, q{SELECT count(*) FROM homing.regions WHERE status <> 'active'}), '0', "turn $turn: $_ keeps all") for qw(us eu);
 	$cluster->wan->command('heal', $_) for 'us-ap', 'ap-us';
 }
+# All its links come and go, each time for less than homing.auto_declare_lost: the map does not change.
+my $epoch = $cluster->sql('us', 'SELECT epoch FROM homing.cluster_map');
+my $silent = q{SELECT homing._silent_for((SELECT max(region_id) FROM homing.member WHERE name = 'ap'))};
+for my $turn (1 .. 5)
+{
+	$cluster->wan->command('drop', $_) for $cluster->links('ap');
+	$cluster->poll($_, "$silent > 1500") for qw(us eu);
+	$cluster->wan->command('heal', $_) for $cluster->links('ap');
+	$cluster->poll($_, "$silent < 500") for qw(us eu);
+}
+is($cluster->sql($_, 'SELECT epoch FROM homing.cluster_map'), $epoch, "$_: links that come and go change nothing") for $cluster->names;
+$cluster->poll($_, $serves) for $cluster->names;
+$cluster->sql($_, 'UPDATE accounts SET balance = balance + 1') for $cluster->names;
+$cluster->same_everywhere('accounts');
 $cluster->wan->command('drop', $_) for $cluster->links('ap');
 $cluster->poll($_, q{SELECT status = 'lost' FROM homing.regions WHERE name = 'ap'}) for qw(us eu);
 $cluster->{dead}{ap} = 1;
