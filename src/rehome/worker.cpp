@@ -15,6 +15,7 @@
 #include "core/map_exchange.hpp"
 #include "rehome/declarer.hpp"
 #include "rehome/lease_keeper.hpp"
+#include "rehome/loss_duty.hpp"
 #include "rehome/own_transaction.hpp"
 #include "rehome/second_phase.hpp"
 #include "rehome/worker_state.hpp"
@@ -67,9 +68,6 @@ constexpr milliseconds kDeadlockPause{5000};
 constexpr milliseconds kPrunePause{60000};
 constexpr milliseconds kReadAgain{10000};
 constexpr milliseconds kTailsPause{1000};
-constexpr milliseconds kDeclarePause{5000};
-constexpr milliseconds kDeclareTimeout{90000};
-constexpr milliseconds kGlance{20};
 
 // --- the worker -------------------------------------------------------------------------------------
 
@@ -164,7 +162,6 @@ private:
 	void KeepTails();
 	void RemoveLostStreams();
 	void DeclareLosses();
-	void HearOfDeclaration();
 
 	core::WaitGraph LookAtWaits();
 	void CancelDeadlocked(const core::Victim &victim);
@@ -186,9 +183,6 @@ private:
 	core::Electorate electorate_;
 	bool witness_ = false;  // this is no region, and votes only
 	bool losses_ = false;
-	std::optional<Clock::time_point> losses_due_;  // when to do something about them
-	pg::RegionConnection declaring_;               // somebody is at it
-	Clock::time_point declare_until_;
 	bool map_changed_ = false;  // ours was written since it was read
 	bool settled_ = false;      // read, and homes accepted, when the tables were at
 	pg::CatalogVersion seen_{};
@@ -198,6 +192,7 @@ private:
 	Clock::time_point clean_up_due_ = Clock::time_point::min();
 	Clock::time_point forget_due_ = Clock::time_point::min();
 	SecondPhase second_phase_;
+	LossDuty loss_duty_;
 	TimestampTz latest_wait_ = 0;  // that was looked at
 	Clock::time_point look_again_due_ = Clock::time_point::min();
 	Clock::time_point tails_due_ = Clock::time_point::min();
@@ -641,86 +636,18 @@ void Worker::RemoveLostStreams()
 	InTransaction([&] { pg::PgCall([&] { Call("SELECT homing._clean_up_lost()", {}, context); }); });
 }
 
-// In a session of its own, with this very region: the declaration takes sessions with all others, and its steps must
-// see each other's commits.
 void Worker::DeclareLosses()
 {
-	if (declaring_ != nullptr) {
-		HearOfDeclaration();
-		return;
-	}
-	if (!losses_ || fenced_) {
-		losses_due_.reset();
-		return;
-	}
-	const auto wait = [this] {
-		const auto before = std::count_if(peers_.begin(), peers_.end(), [this](const auto &entry) {
-			return !entry.second.lost && !entry.second.witness && entry.first < here_ &&
-			       entry.second.trouble.empty();
-		});
-		return milliseconds(core::DeclareAfter(static_cast<int>(before)).us / 1000);
-	};
-	if (!losses_due_)
-		losses_due_ = Clock::now() + wait();
-	if (Clock::now() < *losses_due_)
-		return;
-	losses_due_ = Clock::now() + kDeclarePause + wait();
-	Peer here;
-	InTransaction([&] {
-		MemoryContext context = CurrentMemoryContext;
-		here.name = pg::PgCall([&] {
-			return Call(
-				"SELECT m.name FROM homing.local_region l JOIN homing.member m USING (region_id)",
-				{}, context);
-		});
+	const auto before = std::count_if(peers_.begin(), peers_.end(), [this](const auto &entry) {
+		return !entry.second.lost && !entry.second.witness && entry.first < here_ &&
+		       entry.second.trouble.empty();
 	});
+	waiter_.AllowUntil(Clock::now() + milliseconds(pg::settings.connect_timeout_ms));
 	try {
-		waiter_.AllowUntil(Clock::now() + milliseconds(pg::settings.connect_timeout_ms));
-		Connect(here);
-		here.connection->Send(
-			"SELECT homing._declare_by_itself($1::bigint)::text",
-			{{std::to_string(static_cast<std::int64_t>(pg::settings.auto_declare_lost_s) * 1000)}});
-		here.connection->Sync();
+		loss_duty_.Round(losses_ && !fenced_, static_cast<int>(before), waiter_, administrator_);
 	} catch (const remote::Error &error) {
 		throw Failure(error.what());
 	}
-	declaring_ = std::move(here.connection);
-	declare_until_ = Clock::now() + kDeclareTimeout;
-	HearOfDeclaration();
-}
-
-// Whether what was asked for is done; it is not waited for: other duties go on, some of which may be what it waits for.
-void Worker::HearOfDeclaration()
-{
-	std::string outcome;
-	try {
-		waiter_.AllowUntil(Clock::time_point::max());
-		declaring_->SetPause(Clock::now() + kGlance);
-		while (declaring_->AwaitsSync()) {
-			const remote::Result result = declaring_->Receive();
-			if (!result)
-				continue;
-			if (PQresultStatus(result.get()) == PGRES_FATAL_ERROR)
-				throw remote::Error::FromResult(result.get());
-			if (PQresultStatus(result.get()) == PGRES_TUPLES_OK && PQntuples(result.get()) == 1 &&
-			    PQgetisnull(result.get(), 0, 0) == 0)
-				outcome = PQgetvalue(result.get(), 0, 0);
-		}
-	} catch (const remote::NotYet &) {
-		if (Clock::now() < declare_until_)
-			return;
-		declaring_.reset();
-		throw Failure("no answer in time");
-	} catch (const remote::Error &error) {
-		declaring_.reset();
-		throw Failure(error.what());
-	}
-	declaring_.reset();
-	losses_due_.reset();
-	if (!outcome.empty())
-		pg::PgCall([&] {
-			ereport(LOG, (errmsg("declared a loss"), errdetail_internal("%s", outcome.c_str())));
-		});
 }
 
 void Worker::Do(const char *duty, void (Worker::*body)())
