@@ -45,18 +45,10 @@ pgbench_run()
 	esac
 }
 
-# keep_to_cpu CPUS REGION...: this script, so its clients too, and these servers run there from now on.
+# keep_to_cpu CPUS: this script, so what it starts too, runs there from now on.
 keep_to_cpu()
 {
-	local cpus=$1 region server
-	shift
-	taskset --cpu-list --pid "$cpus" $$ >/dev/null || exit
-	for region in "$@"; do
-		server=$(head -n 1 "$WORK_DIR/$region/postmaster.pid")
-		for server in $server $(cat "/proc/$server/task/$server/children"); do
-			taskset --cpu-list --pid "$cpus" "$server" >/dev/null
-		done
-	done
+	taskset --cpu-list --pid "$1" $$ >/dev/null || exit
 }
 
 # compare NAME UNIT CLIENTS OURS BASELINE LIMIT: OURS and BASELINE are "conninfo|script"; LIMIT is the
@@ -213,7 +205,7 @@ beside()
 echo "pg_homing bench: $rounds rounds of $seconds s for each side, taking turns; medians; UPDATE by key of $rows rows, prepared"
 start_wan_and_servers 20 us eu ap alone
 
-# The baseline "without the extension" is a server of its own that does not load it.
+# postgres_fdw is tried in a server without the extension.
 pg_ctl --pgdata="$WORK_DIR/alone" --silent --mode=fast stop
 sed -i "s/^shared_preload_libraries.*/shared_preload_libraries = ''/; /^homing\\./d" "$WORK_DIR/alone/postgresql.conf"
 start_server alone </dev/null
@@ -224,17 +216,57 @@ names=(us)
 form_cluster
 at us -c "$create_accounts" -o /dev/null -c "SELECT homing.home_table('accounts', 'id')" || exit
 fill us accounts
-heading "single-row UPDATE at its home, against a server without the extension"
-# The two differ by hundredths. Where the scheduler puts a client and its backend, on one CPU or on two, makes more: here
-# all share the first. And the machine differs more from one second to the next: many short rounds.
+# The two differ by hundredths, as two servers do by what is where in their memory and files. So it is one server and one
+# table, started with the library and without it in turns. Where the scheduler puts a client and its backend makes more
+# than that, too: each on a CPU of its own, or both on one.
 all_cpus=$(awk '/^Cpus_allowed_list/ { print $2 }' /proc/self/status)
-keep_to_cpu "${all_cpus%%[-,]*}" us alone
-long_rounds=$rounds long_seconds=$seconds
-rounds=$((rounds * 5)) seconds=1
-compare "at home, 1 client" tps 1 "$(beside us)|$update" "$(beside alone)|$update" ">= 0.97"
-compare "at home, 8 clients" tps 8 "$(beside us)|$update" "$(beside alone)|$update" ">= 0.97"
-rounds=$long_rounds seconds=$long_seconds
-keep_to_cpu "$all_cpus" us alone
+server_cpu=${all_cpus%%[-,]*} client_cpu=${all_cpus##*[-,]}
+
+# restart_us SIDE: "ours" with the extension, "baseline" without it. Then every page of the table has been written once.
+restart_us()
+{
+	local side=$1 settings=$WORK_DIR/us/postgresql.auto.conf
+	pg_ctl --pgdata="$WORK_DIR/us" --silent --mode=fast stop || exit
+	sed -i '/^shared_preload_libraries/d' "$settings"
+	[ "$side" = ours ] || echo "shared_preload_libraries = ''" >>"$settings"
+	start_server us </dev/null
+	[ "$side" = ours ] || at us -c 'ALTER TABLE accounts DISABLE TRIGGER homing_guard' || exit
+	pgbench_run tps 8 "$(beside us)" >/dev/null || exit
+}
+
+home_names=("at home, 1 client" "at home, 1 client, same CPU" "at home, 8 clients" "at home, 8 clients, same CPU")
+compare_at_home()
+{
+	local round order side row value rounds=$((rounds * 2)) seconds=2
+	local -A values=()
+	echo "$update" >"$WORK_DIR/bench.sql"
+	for ((round = 1; round <= rounds; round++)); do
+		order="ours baseline"
+		[ $((round % 2)) -eq 0 ] || order="baseline ours"
+		for side in $order; do
+			keep_to_cpu "$server_cpu"
+			restart_us "$side"
+			for row in "${home_names[@]}"; do
+				[[ $row == *"same CPU" ]] || keep_to_cpu "$client_cpu"
+				value=$(pgbench_run tps "$(sed 's/[^0-9]//g' <<<"$row")" "$(beside us)") || exit
+				values[$row $side]+="$value "
+				keep_to_cpu "$server_cpu"
+			done
+			[ "$side" = ours ] || at us -c 'ALTER TABLE accounts ENABLE ALWAYS TRIGGER homing_guard' || exit
+		done
+		[ ! -t 2 ] || printf '\r   at home: round %d of %d ' "$round" "$rounds" >&2
+	done
+	[ ! -t 2 ] || printf '\r%-70s\r' '' >&2
+	keep_to_cpu "$all_cpus"
+	restart_us ours
+	for row in "${home_names[@]}"; do
+		report "$row" tps ">= 0.97" "${values[$row ours]}" "${values[$row baseline]}"
+	done
+}
+if [[ "${home_names[*]}" =~ $only ]]; then
+	heading "single-row UPDATE at its home, against the same table in the same server without the extension"
+	compare_at_home
+fi
 
 # Forwarded: a table whose only home is eu, written from us.
 at eu -c 'CREATE EXTENSION pg_homing'
