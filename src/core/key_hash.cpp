@@ -48,6 +48,8 @@ std::uint64_t HashInteger(std::int64_t value)
 {
 	const auto bits = static_cast<std::uint64_t>(value);
 	std::uint64_t hash = kStart;
+// A write at home comes here once: the loop as it stands is less to fetch than eight times its body.
+#pragma GCC unroll 1
 	for (int shift = 56; shift >= 0; shift -= 8)
 		hash = AddByte(hash, (bits >> shift) & 0xff);
 	return Avalanche(hash);

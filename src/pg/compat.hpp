@@ -8,6 +8,7 @@ extern "C" {
 #include "nodes/nodeFuncs.h"
 #include "parser/parse_relation.h"
 #include "storage/latch.h"
+#include "storage/proc.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
 #include "utils/memutils.h"
@@ -127,6 +128,16 @@ inline void RunToCompletion(QueryDesc *desc)
 	ExecutorRun(desc, ForwardScanDirection, 0, true);
 #else
 	ExecutorRun(desc, ForwardScanDirection, 0);
+#endif
+}
+
+// The local number of the transaction that a process is in; invalid: in none.
+inline LocalTransactionId LocalTransactionOf(const PGPROC *process)
+{
+#if PG_VERSION_NUM < 170000
+	return process->lxid;
+#else
+	return process->vxid.lxid;
 #endif
 }
 

@@ -2,6 +2,7 @@
 
 #include <csignal>
 
+#include "pg/compat.hpp"
 #include "pg/shared_memory.hpp"
 
 extern "C" {
@@ -52,7 +53,7 @@ void NameError(void *)
 	if (mark == nullptr || pg_atomic_read_u32(mark) == 0 || geterrcode() != ERRCODE_QUERY_CANCELED)
 		return;
 	const uint32 transaction = pg_atomic_exchange_u32(mark, 0);
-	if (transaction != MyProc->lxid)
+	if (transaction != LocalTransactionOf(MyProc))
 		return;
 	errcode(ERRCODE_T_R_DEADLOCK_DETECTED);
 	errmsg("deadlock detected");
@@ -69,7 +70,7 @@ bool Cancel(int pid, TimestampTz since)
 	pg_atomic_uint32 *mark = proc != nullptr ? VictimOf(proc->backendId) : nullptr;
 	if (mark == nullptr || pg_atomic_read_u64(&proc->waitStart) != static_cast<uint64>(since))
 		return false;
-	pg_atomic_write_u32(mark, proc->lxid);
+	pg_atomic_write_u32(mark, LocalTransactionOf(proc));
 	pg_memory_barrier();
 	return kill(pid, SIGINT) == 0;
 }

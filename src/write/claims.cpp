@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "pg/catalog.hpp"
+#include "pg/compat.hpp"
 #include "pg/home_lock.hpp"
 #include "pg/key_home.hpp"
 #include "pg/settings.hpp"
@@ -14,7 +15,6 @@ extern "C" {
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 }
@@ -105,8 +105,8 @@ bool LocksMany(std::size_t more)
 	constexpr std::size_t kMany = 32;
 	static LocalTransactionId transaction = InvalidLocalTransactionId;
 	static std::size_t locked = 0;
-	if (transaction != MyProc->lxid) {
-		transaction = MyProc->lxid;
+	if (transaction != pg::LocalTransactionOf(MyProc)) {
+		transaction = pg::LocalTransactionOf(MyProc);
 		locked = 0;
 	}
 	locked += more;

@@ -5,7 +5,9 @@
 
 #include "pg/catalog.hpp"
 #include "pg/compat.hpp"
+#include "pg/debug_point.hpp"
 #include "pg/settings.hpp"
+#include "pg/transaction_end.hpp"
 
 extern "C" {
 #include "access/twophase.h"
@@ -33,7 +35,7 @@ ExecutorFinish_hook_type next_finish = nullptr;
 // Rows of the last write that this session finished, for whoever loses the answer.
 uint64 last_rows = 0;
 
-[[gnu::hot]] void FinishAndCount(QueryDesc *query)
+void FinishAndCount(QueryDesc *query)
 {
 	if (next_finish != nullptr)
 		next_finish(query);
@@ -44,6 +46,26 @@ uint64 last_rows = 0;
 	    query->operation == CMD_DELETE)
 		last_rows = query->estate->es_processed;
 }
+
+// From now on: sessions of other regions need it, no others.
+void CountRows()
+{
+	static bool counting = false;
+	if (!counting) {
+		next_finish = ExecutorFinish_hook;
+		ExecutorFinish_hook = FinishAndCount;
+	}
+	counting = true;
+}
+
+void OnTransactionEnd(XactEvent event)
+{
+	// Apply workers hear of everything.
+	if (event == XACT_EVENT_COMMIT && pg::settings.forwarded_from[0] != '\0')
+		pg::DebugPoint("served-committed");
+}
+
+pg::EndListener end_listener{OnTransactionEnd};
 
 // The server reports it with the end of the transaction: then the setting shows where the commit ended.
 void ReportLastCommit()
@@ -248,8 +270,7 @@ void LeaveMark(int16 region, uint8 *mark)
 
 void RegisterOutcomeTable()
 {
-	next_finish = ExecutorFinish_hook;
-	ExecutorFinish_hook = FinishAndCount;
+	pg::AddEndListener(&end_listener);
 }
 
 extern "C" {
@@ -276,6 +297,7 @@ PGDLLEXPORT Datum homing_greet(PG_FUNCTION_ARGS)
 		                          : errdetail("It is region %d of its cluster, not region %d.",
 		                                      here, expected),
 		                errhint("Correct the server's options in the region that connects.")));
+	CountRows();
 	PG_RETURN_INT32(max_prepared_xacts);
 }
 
@@ -293,6 +315,7 @@ PGDLLEXPORT Datum homing_keep_outcome(PG_FUNCTION_ARGS)
 	// Nobody sees it before it is flushed, and the sender's next reads wait for it.
 	ForceSyncCommit();
 	ReportLastCommit();
+	pg::ListenToEnd(&end_listener);
 	PG_RETURN_VOID();
 }
 

@@ -22,7 +22,7 @@ constexpr char kStreamPrefix[] = "homing_";
 
 bool NamesRegions()
 {
-	if (SyncRepConfig == nullptr)
+	if (!SomebodyIsWaitedFor())
 		return false;
 	const char *name = SyncRepConfig->member_names;
 	for (int i = 0; i < SyncRepConfig->nmembers; ++i, name += strlen(name) + 1) {
@@ -35,7 +35,12 @@ bool NamesRegions()
 
 }  // namespace
 
-[[gnu::hot]] void CheckWaitsForRegions()
+[[gnu::hot]] bool SomebodyIsWaitedFor()
+{
+	return SyncRepConfig != nullptr;
+}
+
+void CheckWaitsForRegions()
 {
 	if (synchronous_commit >= SYNCHRONOUS_COMMIT_REMOTE_FLUSH || !NamesRegions())
 		return;

@@ -3,6 +3,9 @@
 
 namespace homing::write {
 
+// Whether commits wait for anybody: the server's synchronous_standby_names. Else there is nothing to check.
+bool SomebodyIsWaitedFor();
+
 // Requires: the transaction has written to homed tables here, and is about to commit or to prepare. Raises 55000 when
 // the session would not wait for the other regions that it has to wait for (PROTOCOL §3 row 56).
 void CheckWaitsForRegions();

@@ -9,7 +9,7 @@
 
 #include "pg/boundary.hpp"
 #include "pg/catalog.hpp"
-#include "pg/debug_point.hpp"
+#include "pg/compat.hpp"
 #include "pg/settings.hpp"
 #include "pg/home_lock.hpp"
 #include "pg/lease.hpp"
@@ -53,8 +53,8 @@ WarmSession *warm = nullptr;      // one at a time
 std::int64_t warmed_already = 0;  // see Warm
 bool credentials_changed = false;
 
-// The transaction has served a write of a homed table. A ROLLBACK TO leaves it set.
-bool served_here = false;
+// The last transaction that has served a write of a homed table. A ROLLBACK TO leaves it.
+LocalTransactionId served_in = InvalidLocalTransactionId;
 bool waits_for_regions = false;  // with its commit
 
 void OnTransactionEnd(XactEvent event);
@@ -225,9 +225,14 @@ std::vector<RegionSession *> Writers()
 	return writers;
 }
 
-[[gnu::hot]] bool WroteHere()
+bool WroteHere()
 {
 	return TransactionIdIsValid(GetTopTransactionIdIfAny());
+}
+
+bool ServedHere()
+{
+	return served_in != InvalidLocalTransactionId && served_in == pg::LocalTransactionOf(MyProc);
 }
 
 // A region that would have to prepare its part but cannot is found out with the second writer.
@@ -318,13 +323,9 @@ bool IsToClose(const RegionSession &session)
 	}
 }
 
-[[gnu::hot]] void OnTransactionEnd(XactEvent event)
+void OnTransactionEnd(XactEvent event)
 {
-	if (event == XACT_EVENT_COMMIT && pg::settings.forwarded_from[0] != '\0')
-		pg::DebugPoint("served-committed");
-	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-		served_here = false;
-	if (served_here && (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE) &&
+	if ((event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE) && ServedHere() &&
 	    WroteHere()) {
 		CheckWaitsForRegions();
 		waits_for_regions = event == XACT_EVENT_PRE_COMMIT;
@@ -428,8 +429,10 @@ remote::Result Await(core::RegionId region)
 
 [[gnu::hot]] void CheckMayWriteHere()
 {
-	served_here = true;
-	pg::ListenToEnd(&end_listener);
+	served_in = pg::LocalTransactionOf(MyProc);
+	// Most sessions have no more to do at the end than without us.
+	if (SomebodyIsWaitedFor() || sessions != nullptr)
+		pg::ListenToEnd(&end_listener);
 	if (sessions != nullptr)
 		pg::PgEntry([] {
 			for (const RegionSession *session : Writers())
@@ -439,7 +442,7 @@ remote::Result Await(core::RegionId region)
 
 WritePlaces WhereWritten()
 {
-	WritePlaces places{0, {}, served_here};
+	WritePlaces places{0, {}, ServedHere()};
 	if (sessions != nullptr) {
 		for (const auto &[key, session] : *sessions) {
 			if (!session->Wrote())
