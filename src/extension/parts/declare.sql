@@ -250,26 +250,16 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
 DECLARE
-	here homing.local_region;
+	here CONSTANT homing.local_region := homing._require_serving();
 	purpose text;
-	newest jsonb;
+	newest CONSTANT jsonb := homing._map();
 	name text;
 	target int2;
 	result jsonb;
 BEGIN
-	SELECT * INTO here FROM homing.local_region;
-	IF NOT FOUND THEN
-		RAISE EXCEPTION 'this database is not a region of a cluster' USING ERRCODE = 'object_not_in_prerequisite_state';
-	END IF;
-	PERFORM homing._refuse_witness();
-	IF here.fenced IS NOT NULL THEN
-		RAISE EXCEPTION 'this region is fenced: %', here.fenced
-			USING ERRCODE = 'read_only_sql_transaction', HINT = 'Declare the loss at a region that serves.';
-	END IF;
 	IF coalesce(cardinality(regions), 0) = 0 OR array_position(regions, NULL) IS NOT NULL THEN
 		RAISE EXCEPTION 'the name of the lost region must be given' USING ERRCODE = 'invalid_parameter_value';
 	END IF;
-	newest := homing._map();
 	FOREACH name IN ARRAY regions LOOP
 		target := homing._member_id(newest, name);
 		IF EXISTS (SELECT FROM homing.witness w WHERE w.name = name AND w.status <> 'removed') THEN

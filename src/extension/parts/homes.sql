@@ -60,7 +60,8 @@ BEGIN
 	END IF;
 	PERFORM homing._refuse_witness();
 	IF here.fenced IS NOT NULL THEN
-		RAISE EXCEPTION 'this region is fenced: %', here.fenced USING ERRCODE = 'read_only_sql_transaction';
+		RAISE EXCEPTION 'this region is fenced: %', here.fenced
+			USING ERRCODE = 'read_only_sql_transaction', HINT = 'Call the function at a region that serves.';
 	END IF;
 	RETURN here;
 END

@@ -308,7 +308,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
 DECLARE
-	here homing.local_region;
+	here CONSTANT homing.local_region := homing._require_serving();
 	map jsonb := homing._map();
 	of_region int2;
 	ids int2[] := '{}';
@@ -318,14 +318,6 @@ DECLARE
 	session text;
 	heard record;
 BEGIN
-	SELECT * INTO here FROM homing.local_region;
-	IF NOT FOUND THEN
-		RAISE EXCEPTION 'this database is not a region of a cluster' USING ERRCODE = 'object_not_in_prerequisite_state';
-	END IF;
-	PERFORM homing._refuse_witness();
-	IF here.fenced IS NOT NULL THEN
-		RAISE EXCEPTION 'this region is fenced: %', here.fenced USING ERRCODE = 'read_only_sql_transaction';
-	END IF;
 	of_region := homing._member_id(map, region);
 	IF of_region IS NULL THEN
 		RAISE EXCEPTION 'region "%" does not exist', region USING ERRCODE = 'invalid_parameter_value',
