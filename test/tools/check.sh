@@ -33,7 +33,7 @@ part_sim()
 
 part_model()
 {
-	cmake_build --target homing_model >/dev/null && test/model/check.sh build/homing_model ${MODEL:-}
+	test/model/check.sh build/model ${MODEL:-}
 }
 
 part_layers()

@@ -8,6 +8,7 @@ packages=(
 	g++ make cmake                                    # building
 	libgtest-dev libipc-run-perl perl pgbouncer       # unit and TAP tests
 	clang-format-14                                   # format check
+	spin gcc cpp                                      # model
 )
 
 # Empty when the package is not installed.
