@@ -28,10 +28,16 @@ sub applied
 	return $cluster->sql($at, q{SELECT homing._applied_positions()->>(SELECT region_id::text FROM homing.member WHERE name = 'ap')});
 }
 
-# Each region keeps what it applies: from here on, it could pass it on.
+# Each region keeps what it applies: from here on, it could pass it on. Who joined third finds that so at the others.
+for my $region (qw(eu ap))
+{
+	is($cluster->sql($region, q{SELECT count(*) FROM homing.tail_slot t WHERE t.current AND t.taken IS NULL
+		AND NOT EXISTS (SELECT FROM homing.member m, homing.local_region l WHERE m.region_id <> l.region_id AND NOT t.positions ? m.region_id::text)}),
+		'1', "$region could pass on all from the beginning");
+}
 for my $region (qw(us eu ap))
 {
-	$cluster->poll($region, q{SELECT count(*) = 1 FROM homing.tail_slot WHERE current AND positions IS NOT NULL});
+	$cluster->poll($region, q{SELECT count(*) = 1 FROM homing.tail_slot WHERE current AND taken IS NULL});
 }
 
 # What all have is not kept for ever: with enough WAL, the slot is taken anew.

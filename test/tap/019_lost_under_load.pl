@@ -14,7 +14,7 @@ $cluster->sql('us', q{SELECT homing.home_table('ledger', 'id')});
 $cluster->poll('ap', q{SELECT count(*) = 1 FROM homing.tables WHERE state = 'active'});
 for my $region ($cluster->names)
 {
-	$cluster->poll($region, q{SELECT count(*) = 1 FROM homing.tail_slot WHERE current AND positions IS NOT NULL});
+	$cluster->poll($region, q{SELECT count(*) = 1 FROM homing.tail_slot WHERE current AND taken IS NULL});
 }
 
 # Acknowledged is what psql has printed.

@@ -129,16 +129,19 @@ AS $$
 					'autovacuum launcher', 'autovacuum worker', 'archiver', 'background writer', 'checkpointer', 'startup',
 					'walwriter', 'logger', 'parallel worker', 'logical replication launcher', 'logical replication worker',
 					'pg_homing launcher')) AS workers
-	), limits (setting, used) AS (
-		SELECT 'max_replication_slots', greatest(slots, origins) FROM used
+	), limits (setting, used, more) AS (
+		-- One of three regions or more has a tail slot as well.
+		SELECT 'max_replication_slots', greatest(slots, origins),
+			peers + CASE WHEN peers + (SELECT greatest(count(*), 1) FROM homing.member m WHERE m.status <> 'lost') < 3
+				OR EXISTS (SELECT FROM homing.tail_slot) THEN 0 ELSE 1 END FROM used
 		UNION ALL
 		-- A slot whose walsender is away will want it back.
-		SELECT 'max_wal_senders', greatest(senders, slots) FROM used
+		SELECT 'max_wal_senders', greatest(senders, slots), peers FROM used
 		UNION ALL
-		SELECT 'max_logical_replication_workers', subscriptions FROM used
+		SELECT 'max_logical_replication_workers', subscriptions, peers FROM used
 		UNION ALL
 		-- Our own worker, the keeper of the lease, the declarer of losses.
-		SELECT 'max_worker_processes', workers + subscriptions + 3 FROM used
+		SELECT 'max_worker_processes', workers + subscriptions + 3, peers FROM used
 	), unfit (setting, needed) AS (
 		SELECT 'shared_preload_libraries', 'pg_homing among its libraries'
 		WHERE NOT homing._listed(current_setting('shared_preload_libraries'), 'pg_homing')
@@ -154,8 +157,8 @@ AS $$
 		UNION ALL
 		SELECT 'track_commit_timestamp', 'on' WHERE NOT current_setting('track_commit_timestamp')::boolean
 		UNION ALL
-		SELECT setting, format('at least %s: %s in use, %s more for its streams', used + peers, used, peers)
-		FROM limits WHERE current_setting(setting)::bigint < used + peers
+		SELECT setting, format('at least %s: %s in use, %s more for its streams', used + more, used, more)
+		FROM limits WHERE current_setting(setting)::bigint < used + more
 	)
 	SELECT setting, current_setting(setting), needed,
 		CASE setting

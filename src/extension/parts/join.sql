@@ -7,7 +7,8 @@
 --  1. Sessions with every living region; each holds its change lock, so that nothing else joins, is lost
 --     or is homed meanwhile. All that can be checked is checked. Nothing has changed yet.
 --  2. What an earlier join of this name left when it was cut off is removed.
---  3. The publication here, then slots: here for every region and at every region for this one. A new
+--  3. The publication here, then slots: here for every region and at every region for this one, and tail slots
+--     (relay.sql). A new
 --     slot waits for the transactions that are running, also those of other databases of the server, so none
 --     of ours may have written by then.
 --  4. The donor (`via`) has applied of every other region what was written before that region's slot.
@@ -236,7 +237,14 @@ BEGIN
 	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'streaming')) LOOP
 		PERFORM homing._peer_query('self', 'SELECT homing._make_slot($1)', homing._cluster_stream(plan->>'cluster', me, id));
 		PERFORM homing._peer_query('step ' || id, 'SELECT homing._make_slot($1)', homing._cluster_stream(plan->>'cluster', id, me));
+		IF jsonb_array_length(plan->'streaming') > 1 THEN
+			PERFORM homing._peer_query('step ' || id, 'SELECT homing._begin_tail()');
+		END IF;
 	END LOOP;
+	IF jsonb_array_length(plan->'streaming') > 1 THEN
+		PERFORM homing._peer_query('self', 'SELECT pg_copy_logical_replication_slot($1, $2, false)',
+			homing._cluster_stream(plan->>'cluster', me, id), homing._tail_slot_name(plan->>'cluster', me, 0));
+	END IF;
 END
 $$;
 
@@ -340,7 +348,7 @@ BEGIN
 				homing._cluster_stream(plan->>'cluster', id, (plan->>'id')::int2), reached::text);
 		END IF;
 	END LOOP;
-	RETURN plan || jsonb_build_object('snapshot', snapshot);
+	RETURN plan || jsonb_build_object('snapshot', snapshot, 'positions', positions);
 END
 $$;
 
@@ -428,6 +436,11 @@ BEGIN
 	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'streaming')) LOOP
 		PERFORM homing._subscribe(homing._stream_name(id, (SELECT region_id FROM homing.local_region)), plan->'conninfos'->>(id::text));
 	END LOOP;
+	-- What we do not apply ourselves, nobody can have from us.
+	INSERT INTO homing.tail_slot (slot, positions, current)
+	SELECT homing._tail_slot_name(plan->>'cluster', (plan->>'id')::int2, 0),
+		jsonb_object_agg(s, coalesce(plan->'positions'->>s, '0/0')), true
+	FROM jsonb_array_elements_text(plan->'streaming') s HAVING count(*) > 1;
 	INSERT INTO homing.milestone (region_id, epoch)
 	SELECT l.region_id, c.epoch FROM homing.local_region l CROSS JOIN homing.cluster_map c;
 	PERFORM homing._start_worker();
@@ -534,8 +547,9 @@ BEGIN
 	END LOOP;
 	BEGIN
 		PERFORM homing._open_step('undo', plan->>'conninfo');
-		PERFORM homing._peer_query('undo', 'SELECT homing._drop_slot($1)', homing._cluster_stream(plan->>'cluster', me, l))
-		FROM unnest(homing._jsonb_regions(plan->'living')) l;
+		PERFORM homing._peer_query('undo', 'SELECT homing._drop_slot($1)', s)
+		FROM (SELECT homing._cluster_stream(plan->>'cluster', me, l) FROM unnest(homing._jsonb_regions(plan->'living')) l
+			  UNION ALL SELECT homing._tail_slot_name(plan->>'cluster', me, 0)) AS x(s);
 		PERFORM homing._peer_query('undo', 'SELECT homing._check_vacant()');
 	EXCEPTION WHEN OTHERS THEN
 		RAISE WARNING 'this database could not be cleaned up after the failed join: %', SQLERRM

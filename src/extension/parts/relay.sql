@@ -1,11 +1,13 @@
 -- The end of a lost region's stream, passed on from the survivor that has most of it (PROTOCOL 2d).
 --
 -- What a region has applied of another one is in its own WAL, marked with an origin. Every region of a
--- cluster of three or more keeps that WAL as long as some region may lack it: a *tail slot*.
+-- cluster of three or more keeps that WAL as long as some region may lack it: a *tail slot*. When the third one joins,
+-- all have theirs before its stream begins.
 --
 --  1. The worker copies one of the slots of its streams: the new tail slot stands where some region was.
 --  2. When all transactions of that moment are over, it notes how far it has applied each other region. All
---     that it committed before the slot's position is below these positions.
+--     that it committed before the slot's position is below these positions. The stream of a region that joins
+--     afterwards is behind the slot from its beginning on.
 --  3. When every region has told that it has come as far, the older tail slot is of no use and goes.
 --
 -- declare_lost, for a region that has less of the lost one's stream than another:
@@ -20,8 +22,8 @@
 
 CREATE TABLE homing.tail_slot (
 	slot name PRIMARY KEY,
-	taken xid8 NOT NULL,      -- transactions from here on began after the slot was copied
-	positions jsonb,          -- by region: all below is before the slot; NULL: not known yet
+	taken xid8,               -- transactions from here on began after the slot was copied; NULL: those before are over
+	positions jsonb NOT NULL DEFAULT '{}',  -- by region: all below is before the slot
 	current boolean NOT NULL  -- relays use it; the other one is to follow
 );
 COMMENT ON TABLE homing.tail_slot IS 'slots that keep what this region applied of others until all have it; local';
@@ -73,6 +75,12 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION homing._tail_slot_name(cluster text, region int2, number int) RETURNS name
+IMMUTABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT format('homing_%s_tail_%s_%s', left(cluster, 8), region, number)
+$$;
+
 -- A copy of the slot of one of our streams. Requires: nothing written in this transaction.
 CREATE FUNCTION homing._take_tail_slot() RETURNS name
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -89,14 +97,29 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN NULL;
 	END IF;
-	SELECT format('homing_%s_tail_%s_%s', left(l.cluster_id::text, 8), l.region_id, n) INTO copied
-	FROM homing.local_region l, generate_series(0, 2) n
-	WHERE NOT EXISTS (SELECT FROM homing.tail_slot t
-					  WHERE t.slot = format('homing_%s_tail_%s_%s', left(l.cluster_id::text, 8), l.region_id, n))
+	SELECT x.name INTO copied
+	FROM homing.local_region l, generate_series(0, 2) n, homing._tail_slot_name(l.cluster_id::text, l.region_id, n) AS x(name)
+	WHERE NOT EXISTS (SELECT FROM homing.tail_slot t WHERE t.slot = x.name)
 	ORDER BY n LIMIT 1;
 	PERFORM homing._drop_slot(copied);
 	PERFORM pg_copy_logical_replication_slot(model, copied, false);
 	RETURN copied;
+END
+$$;
+
+-- The first tail slot, unless it is there. Requires: nothing written in this transaction.
+CREATE FUNCTION homing._begin_tail() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	taken name;
+BEGIN
+	IF NOT EXISTS (SELECT FROM homing.tail_slot) THEN
+		taken := homing._take_tail_slot();
+		IF taken IS NOT NULL THEN
+			INSERT INTO homing.tail_slot (slot, taken, current) VALUES (taken, pg_snapshot_xmax(pg_current_snapshot()), true);
+		END IF;
+	END IF;
 END
 $$;
 
@@ -114,7 +137,8 @@ BEGIN
 	IF EXISTS (SELECT FROM homing.local_region WHERE fenced IS NULL) THEN
 		PERFORM homing._bound_slots();
 	END IF;
-	IF living < 3 OR EXISTS (SELECT FROM homing.local_region WHERE fenced IS NOT NULL) THEN
+	IF EXISTS (SELECT FROM homing.local_region WHERE fenced IS NOT NULL)
+		OR (living < 3 AND NOT EXISTS (SELECT FROM homing._stray_slots())) THEN
 		-- Nobody to pass anything on to.
 		IF EXISTS (SELECT FROM homing.tail_slot) THEN
 			PERFORM homing._drop_tail_slots();
@@ -136,10 +160,7 @@ BEGIN
 
 	SELECT * INTO present FROM homing.tail_slot t WHERE t.current;
 	IF NOT FOUND THEN
-		taken := homing._take_tail_slot();
-		IF taken IS NOT NULL THEN
-			INSERT INTO homing.tail_slot (slot, taken, current) VALUES (taken, pg_snapshot_xmax(pg_current_snapshot()), true);
-		END IF;
+		PERFORM homing._begin_tail();
 		RETURN;
 	END IF;
 	SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), s.restart_lsn) INTO kept FROM pg_replication_slots s WHERE s.slot_name = present.slot;
@@ -149,10 +170,10 @@ BEGIN
 		PERFORM homing._drop_tail_slots();
 		RETURN;
 	END IF;
-	IF EXISTS (SELECT FROM homing.tail_slot t WHERE t.positions IS NULL AND t.taken <= pg_snapshot_xmin(pg_current_snapshot())) THEN
-		UPDATE homing.tail_slot t SET positions = homing._applied_positions()
-		WHERE t.positions IS NULL AND t.taken <= pg_snapshot_xmin(pg_current_snapshot());
-	ELSIF EXISTS (SELECT FROM homing.tail_slot t WHERE NOT t.current AND homing._all_have(t.positions, heard)) THEN
+	IF EXISTS (SELECT FROM homing.tail_slot t WHERE t.taken <= pg_snapshot_xmin(pg_current_snapshot())) THEN
+		UPDATE homing.tail_slot t SET positions = homing._applied_positions() || t.positions, taken = NULL
+		WHERE t.taken <= pg_snapshot_xmin(pg_current_snapshot());
+	ELSIF EXISTS (SELECT FROM homing.tail_slot t WHERE NOT t.current AND t.taken IS NULL AND homing._all_have(t.positions, heard)) THEN
 		DELETE FROM homing.tail_slot t WHERE t.current;
 		UPDATE homing.tail_slot t SET current = true;
 		PERFORM homing._drop_slot(present.slot);

@@ -143,6 +143,7 @@ BEGIN
 		RETURN;
 	END IF;
 	PERFORM homing._subscribe(homing._stream_name(id, (SELECT region_id FROM homing.local_region)), conninfo);
+	UPDATE homing.tail_slot t SET positions = t.positions || jsonb_build_object(_welcome.id, '0/0');
 	INSERT INTO homing.milestone (region_id, epoch)
 	SELECT l.region_id, c.epoch FROM homing.local_region l CROSS JOIN homing.cluster_map c;
 END
@@ -163,14 +164,19 @@ BEGIN
 END
 $$;
 
--- Slots here whose subscriber is no member: of a join that was cut off.
+-- Slots here whose subscriber is no member: of a join that goes on, or was cut off.
+CREATE FUNCTION homing._stray_slots() RETURNS SETOF name
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT s.slot_name FROM pg_replication_slots s CROSS JOIN homing.local_region l
+	WHERE s.slot_name ~ format('^homing_%s_%s_[0-9]+$', left(l.cluster_id::text, 8), l.region_id)
+		AND NOT EXISTS (SELECT FROM homing.member m WHERE s.slot_name = homing._stream_name(l.region_id, m.region_id))
+$$;
+
 CREATE FUNCTION homing._drop_stray_slots() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	PERFORM homing._drop_slot(s.slot_name)
-	FROM pg_replication_slots s CROSS JOIN homing.local_region l
-	WHERE s.slot_name ~ format('^homing_%s_%s_[0-9]+$', left(l.cluster_id::text, 8), l.region_id)
-		AND NOT EXISTS (SELECT FROM homing.member m WHERE s.slot_name = homing._stream_name(l.region_id, m.region_id));
+	PERFORM homing._drop_slot(s) FROM homing._stray_slots() s;
 END
 $$;
