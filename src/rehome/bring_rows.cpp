@@ -1,6 +1,7 @@
 // Rows of a table of another region, copied in by COPY as an initial table synchronisation does.
 #include "rehome/peer.hpp"
 
+#include <cstdint>
 #include <cstring>
 
 #include "pg/boundary.hpp"
@@ -62,7 +63,7 @@ struct CopyPlan {
 };
 
 // A partitioned table and a parent are read through a query: COPY reads neither as we want it.
-CopyPlan PlanCopy(Relation table)
+CopyPlan PlanCopy(Relation table, const char *condition)
 {
 	CopyPlan plan{NIL, nullptr};
 	StringInfoData columns, statement;
@@ -78,16 +79,18 @@ CopyPlan PlanCopy(Relation table)
 		                 quote_identifier(NameStr(attribute->attname)));
 	}
 	const bool partitioned = table->rd_rel->relkind == RELKIND_PARTITIONED_TABLE;
-	appendStringInfo(&statement, "COPY (SELECT %s FROM %s%s) TO STDOUT", columns.data,
+	appendStringInfo(&statement, "COPY (SELECT %s FROM %s%s WHERE %s) TO STDOUT", columns.data,
 	                 partitioned ? "" : "ONLY ",
 	                 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(table)),
-	                                            RelationGetRelationName(table)));
+	                                            RelationGetRelationName(table)),
+	                 condition);
 	plan.statement = statement.data;
 	return plan;
 }
 
-void CopyIn(Relation table, List *columns)
+std::uint64_t CopyIn(Relation table, List *columns)
 {
+	std::uint64_t copied = 0;
 	// As in an apply worker: only triggers that are enabled always or for replicas fire.
 	const int nest = NewGUCNestLevel();
 	(void) set_config_option("session_replication_role", "replica", PGC_SUSET, PGC_S_SESSION,
@@ -101,7 +104,7 @@ void CopyIn(Relation table, List *columns)
 		(void) addRangeTableEntryForRelation(state, table, RowExclusiveLock, nullptr, false, false);
 		CopyFromState copy =
 			BeginCopyFrom(state, table, nullptr, nullptr, false, ReadCopyData, columns, NIL);
-		(void) CopyFrom(copy);
+		copied = CopyFrom(copy);
 		EndCopyFrom(copy);
 		free_parsestate(state);
 	}
@@ -111,9 +114,10 @@ void CopyIn(Relation table, List *columns)
 	}
 	PG_END_TRY();
 	AtEOXact_GUC(false, nest);
+	return copied;
 }
 
-void BringRows(const char *session, Relation table)
+std::uint64_t BringRows(const char *session, Relation table, const char *condition)
 {
 	if (rest == nullptr)
 		rest = new std::string;
@@ -121,13 +125,13 @@ void BringRows(const char *session, Relation table)
 	rest_used = 0;
 	remote::Connection &connection = PeerConnection(session);
 	source = {&connection, session};
-	const CopyPlan plan = pg::PgCall([&] { return PlanCopy(table); });
+	const CopyPlan plan = pg::PgCall([&] { return PlanCopy(table, condition); });
 	try {
 		connection.BeginCopy(plan.statement);
 	} catch (const remote::Error &error) {
 		throw AtPeer(error, session);
 	}
-	pg::PgCall([&] { CopyIn(table, plan.columns); });
+	return pg::PgCall([&] { return CopyIn(table, plan.columns); });
 }
 
 }  // namespace
@@ -140,9 +144,10 @@ PGDLLEXPORT Datum homing_bring_rows(PG_FUNCTION_ARGS)
 {
 	const char *session = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	Relation table = table_open(PG_GETARG_OID(1), RowExclusiveLock);
-	pg::PgEntry([&] { BringRows(session, table); });
+	const char *condition = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	const std::uint64_t copied = pg::PgEntry([&] { return BringRows(session, table, condition); });
 	table_close(table, NoLock);
-	PG_RETURN_VOID();
+	PG_RETURN_INT64(static_cast<int64>(copied));
 }
 
 }  // extern "C"

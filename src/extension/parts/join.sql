@@ -121,12 +121,13 @@ BEGIN
 END
 $$;
 
--- Tables that the cluster has: those we have too must be the same, and empty.
+-- Tables that the cluster has: those we have too must be the same, and empty or the copy of a region that returns.
 CREATE FUNCTION homing._join_check_tables(plan jsonb) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	donor CONSTANT text := homing._member_name(plan->'map', (plan->>'donor')::int2);
+	kept CONSTANT regclass[] := homing._kept_copies(plan->>'cluster');
 	homed record;
 	part record;
 	filled boolean;
@@ -147,6 +148,7 @@ BEGIN
 					DETAIL = format('%s there: %s; here: %s.', initcap(part.what), part.there, part.here),
 					HINT = 'Make it equal, or drop it here: join_cluster then brings it over.';
 		END IF;
+		CONTINUE WHEN homed.here = ANY (kept);
 		EXECUTE format('SELECT EXISTS (SELECT FROM %s)', homed.here) INTO filled;
 		IF filled THEN
 			RAISE EXCEPTION 'table "%" is not empty', homed.name
@@ -354,13 +356,15 @@ $$;
 
 -- --- step 5, here ----------------------------------------------------------------------------------------
 
--- Tables of the cluster and their rows. Requires: session "donor" sees the snapshot.
-CREATE FUNCTION homing._join_tables(plan jsonb) RETURNS void
+-- Tables of the cluster and their rows. Requires: session "donor" sees the snapshot. Returns how many rows came over.
+CREATE FUNCTION homing._join_tables(plan jsonb) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	kept CONSTANT regclass[] := homing._kept_copies(plan->>'cluster');
 	homed record;
 	missing text[];
+	rows bigint := 0;
 BEGIN
 	SELECT array_agg(q[1]) INTO missing
 	FROM homing._peer_query('donor',
@@ -371,12 +375,17 @@ BEGIN
 	END IF;
 	PERFORM homing._join_check_tables(plan);
 	FOR homed IN
-		SELECT q[1]::regclass AS relation
+		SELECT q[1]::regclass AS relation, q[2] AS key
 		FROM homing._peer_query('donor',
-			'SELECT relid::regclass FROM homing.homed_table JOIN homing.activation USING (table_id) ORDER BY table_id') q
+			'SELECT t.relid::regclass, a.attname FROM homing.homed_table t JOIN homing.activation USING (table_id)
+			 JOIN pg_attribute a ON a.attrelid = t.relid AND a.attnum = t.key_attnum ORDER BY table_id') q
 	LOOP
-		PERFORM homing._bring_rows('donor', homed.relation);
+		rows := rows + CASE WHEN homed.relation = ANY (kept) THEN homing._renew_copy('donor', homed.relation, homed.key)
+			ELSE homing._bring_rows('donor', homed.relation) END;
 	END LOOP;
+	-- Also those of tables that are not homed any more: ordinary ones, as in the other regions.
+	PERFORM homing._remove_trigger(k, 'homing_kept_copy') FROM unnest(kept) k;
+	RETURN rows;
 END
 $$;
 
@@ -403,14 +412,15 @@ BEGIN
 END
 $$;
 
--- Runs in a session of its own at the joining database.
-CREATE FUNCTION homing._join_here(plan jsonb) RETURNS void
+-- Runs in a session of its own at the joining database. Returns how many rows of homed tables came over.
+CREATE FUNCTION homing._join_here(plan jsonb) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	donor CONSTANT text := plan->>'donor';
 	id int2;
 	relation regclass;
+	rows bigint;
 BEGIN
 	PERFORM homing._open_step('step ' || donor, plan->'conninfos'->>donor);
 	PERFORM homing._open_step('donor', plan->'conninfos'->>donor);
@@ -427,7 +437,7 @@ BEGIN
 	END LOOP;
 	PERFORM homing._put_server(plan->>'name', plan->>'conninfo', plan->>'admin');
 
-	PERFORM homing._join_tables(plan);
+	rows := homing._join_tables(plan);
 	PERFORM homing._join_register();
 	FOREACH relation IN ARRAY homing._replicated_tables() LOOP
 		PERFORM homing._bring_rows('donor', relation);
@@ -445,6 +455,7 @@ BEGIN
 	SELECT l.region_id, c.epoch FROM homing.local_region l CROSS JOIN homing.cluster_map c;
 	PERFORM homing._start_worker();
 	PERFORM homing._peer_close('donor');
+	RETURN rows;
 END
 $$;
 
@@ -481,7 +492,7 @@ BEGIN
 	PERFORM homing._await_recounts(plan);
 	active := active || jsonb_build_object('events', jsonb_build_array(jsonb_build_object(
 		'at', clock_timestamp(), 'epoch', active->'epoch', 'kind', 'join_cluster', 'region', plan->'name',
-		'actor', session_user, 'reason', NULL)));
+		'actor', session_user, 'reason', plan->>'rows' || ' rows came over')));
 	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
 		BEGIN
 			PERFORM homing._peer_query('step ' || id, 'SELECT homing._adopt_map($1)', active::text);
@@ -623,7 +634,8 @@ BEGIN
 			homing._map_with(plan->'map', (plan->>'id')::int2, name, 'joining'));
 		PERFORM homing._open_step('join', plan->>'conninfo');
 		PERFORM homing._peer_query('join', 'BEGIN');
-		PERFORM homing._peer_query('join', 'SELECT homing._join_here($1)', plan::text);
+		SELECT plan || jsonb_build_object('rows', q[1]) INTO plan
+		FROM homing._peer_query('join', 'SELECT homing._join_here($1)', plan::text) q;
 		FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
 			PERFORM homing._peer_query('step ' || id, 'BEGIN');
 			PERFORM homing._peer_query('step ' || id, 'SELECT homing._welcome($1, $2, $3, $4)',

@@ -8,8 +8,9 @@
 --     stopped.
 --  3. A surviving region records every change in homing.orphan, from where it reaches all regions. The ids
 --     follow from the order of the changes: recording twice is recording once.
---  4. In one transaction, this database stops being a region, and its homed tables are emptied.
---  5. It joins anew, under its name, as a new incarnation.
+--  4. In one transaction, this database stops being a region. Its homed tables keep their rows, which nobody can write
+--     (kept_copy.sql).
+--  5. It joins anew, under its name, as a new incarnation, and takes of the rows what differs.
 --
 -- A crash before 4 changes nothing here; the next call begins anew. After 4, join_cluster is left to do.
 --

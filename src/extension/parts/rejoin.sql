@@ -61,9 +61,9 @@ BEGIN
 END
 $$;
 
--- Makes this database one that is no region. In one transaction, which is this statement. Its tables are
--- ordinary ones afterwards, with the rows they have, or emptied.
-CREATE FUNCTION homing._leave_cluster(empty boolean) RETURNS void
+-- Makes this database one that is no region. In one transaction, which is this statement. Its tables keep their rows: they
+-- are ordinary ones afterwards, or copies for the day it joins again.
+CREATE FUNCTION homing._leave_cluster(to_return boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET homing.own_ddl = on SET lock_timeout = '30s'
 AS $$
 DECLARE
@@ -79,12 +79,10 @@ BEGIN
 	END LOOP;
 	FOREACH relation IN ARRAY homed LOOP
 		PERFORM homing._unregister_table(relation);
+		IF to_return THEN
+			PERFORM homing._keep_copy(relation, (SELECT cluster_id FROM homing.local_region));
+		END IF;
 	END LOOP;
-	IF empty AND cardinality(homed) > 0 THEN
-		PERFORM set_config('session_replication_role', 'replica', true);
-		EXECUTE format('TRUNCATE %s', (SELECT string_agg(r::text, ', ') FROM unnest(homed) r));
-		PERFORM set_config('session_replication_role', 'origin', true);
-	END IF;
 	DROP PUBLICATION IF EXISTS homing;
 	-- Whoever called us reads some of them: no TRUNCATE.
 	FOREACH relation IN ARRAY homing._replicated_tables() || ARRAY['homing.local_region', 'homing.cluster_map', 'homing.keyspace',
@@ -201,7 +199,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION homing.rejoin(boolean) IS
-	'at a region that was declared lost: records its writes that no other region has in homing.orphaned_writes, takes the rows of the other regions, and makes it a region of the cluster again, without homes; with failback, it takes back those that it had. Takes effect at once. 55000 when it was not declared lost, or when its WAL is gone; 08001 when a region cannot be reached';
+	'at a region that was declared lost: records its writes that no other region has in homing.orphaned_writes, takes what differs of the rows of the other regions, and makes it a region of the cluster again, without homes; with failback, it takes back those that it had. Takes effect at once. 55000 when it was not declared lost, or when its WAL is gone; 08001 when a region cannot be reached';
 
 -- --- a region that leaves for good -------------------------------------------------------------------
 

@@ -26,7 +26,22 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION homing._bucket_digests(relation regclass, key name) RETURNS jsonb
+-- How many: a few hundred rows to each.
+CREATE FUNCTION homing._bucket_count(relation regclass) RETURNS int
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT least(greatest(2 ^ ceil(log(2, sum(greatest(c.reltuples, 1))::numeric / 256)), 1024), 65536)::int
+	FROM pg_class c WHERE c.oid = relation OR c.oid IN (SELECT t.relid FROM pg_partition_tree(relation) t WHERE t.isleaf)
+$$;
+
+-- The bucket of a row, as an expression.
+CREATE FUNCTION homing._bucket(key name, buckets int) RETURNS text
+IMMUTABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT format('(hashtextextended(%I::text, 0) & %s)', key, buckets - 1)
+$$;
+
+CREATE FUNCTION homing._bucket_digests(relation regclass, key name, buckets int) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
 SET intervalstyle = 'postgres' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
 SET homing.read_consistency = eventual
@@ -36,15 +51,16 @@ DECLARE
 		FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped);
 	digests jsonb;
 BEGIN
-	EXECUTE format('SELECT coalesce(jsonb_object_agg(b, d), ''{}'') FROM (SELECT hashtextextended(%I::text, 0) & 1023 AS b, '
-		'concat_ws('' '', count(*), sum(hashtextextended(ROW(%s)::text, 0)::numeric)) AS d FROM %s GROUP BY 1) x', key, columns, relation)
+	EXECUTE format('SELECT coalesce(jsonb_object_agg(b, d), ''{}'') FROM (SELECT %s AS b, '
+		'concat_ws('' '', count(*), sum(hashtextextended(ROW(%s)::text, 0)::numeric)) AS d FROM %s GROUP BY 1) x',
+		homing._bucket(key, buckets), columns, relation)
 	INTO digests;
 	RETURN digests;
 END
 $$;
 
 -- The rows of some buckets: what identifies each, and its digest.
-CREATE FUNCTION homing._bucket_rows(relation regclass, key name, buckets int[], OUT identity jsonb, OUT digest text) RETURNS SETOF record
+CREATE FUNCTION homing._bucket_rows(relation regclass, key name, buckets int, chosen int[], OUT identity jsonb, OUT digest text) RETURNS SETOF record
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
 SET intervalstyle = 'postgres' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
 SET homing.read_consistency = eventual
@@ -55,9 +71,10 @@ DECLARE
 	named CONSTANT text[] := ARRAY(SELECT DISTINCT n FROM unnest(homing._identity(relation) || key::text) n ORDER BY n);
 BEGIN
 	RETURN QUERY EXECUTE format('SELECT jsonb_object(%L::text[], ARRAY[%s]), hashtextextended(ROW(%s)::text, 0)::text FROM %s '
-		'WHERE hashtextextended(%I::text, 0) & 1023 = ANY ($1)', named,
-		(SELECT string_agg(format('%I::text', n), ', ' ORDER BY o) FROM unnest(named) WITH ORDINALITY AS u(n, o)), columns, relation, key)
-	USING buckets;
+		'WHERE %s IN (SELECT unnest($1))', named,
+		(SELECT string_agg(format('%I::text', n), ', ' ORDER BY o) FROM unnest(named) WITH ORDINALITY AS u(n, o)), columns, relation,
+		homing._bucket(key, buckets))
+	USING chosen;
 END
 $$;
 
@@ -101,7 +118,8 @@ DECLARE
 	column_name name;
 	mine jsonb;
 	theirs jsonb;
-	buckets int[];
+	buckets CONSTANT int := homing._bucket_count(relation);
+	different int[];
 	peer record;
 	suspect record;
 	home text;
@@ -116,7 +134,7 @@ BEGIN
 	END IF;
 	PERFORM homing._require_clean_transaction('verify a table');
 	SELECT t.qualified, t.key INTO qualified, column_name FROM homing._homed_name(relation) t;
-	mine := homing._bucket_digests(relation, column_name);
+	mine := homing._bucket_digests(relation, column_name, buckets);
 	FOR peer IN
 		SELECT m.name, 'verify ' || m.name AS session FROM homing.member m
 		WHERE m.status = 'active' AND m.region_id <> here.region_id AND (only_region IS NULL OR only_region IN (m.name,
@@ -124,15 +142,16 @@ BEGIN
 		ORDER BY m.region_id
 	LOOP
 		PERFORM homing._open_step(peer.session, homing._region_conninfo(peer.name));
-		SELECT q[1]::jsonb INTO theirs FROM homing._peer_query(peer.session, 'SELECT homing._bucket_digests($1::regclass, $2)', qualified, column_name::text) q;
-		buckets := ARRAY(SELECT coalesce(m.key, t.key)::int FROM jsonb_each_text(mine) m FULL JOIN jsonb_each_text(theirs) t USING (key)
+		SELECT q[1]::jsonb INTO theirs FROM homing._peer_query(peer.session, 'SELECT homing._bucket_digests($1::regclass, $2, $3::int)',
+			qualified, column_name::text, buckets::text) q;
+		different := ARRAY(SELECT coalesce(m.key, t.key)::int FROM jsonb_each_text(mine) m FULL JOIN jsonb_each_text(theirs) t USING (key)
 						 WHERE m.value IS DISTINCT FROM t.value);
-		CONTINUE WHEN cardinality(buckets) = 0;
+		CONTINUE WHEN cardinality(different) = 0;
 		FOR suspect IN
 			SELECT coalesce(m.identity, t.identity) AS identity
-			FROM homing._bucket_rows(relation, column_name, buckets) m
+			FROM homing._bucket_rows(relation, column_name, buckets, different) m
 			FULL JOIN (SELECT q[1]::jsonb AS identity, q[2] AS digest FROM homing._peer_query(peer.session,
-				'SELECT * FROM homing._bucket_rows($1::regclass, $2, $3::int[])', qualified, column_name::text, buckets::text) q) t USING (identity)
+				'SELECT * FROM homing._bucket_rows($1::regclass, $2, $3::int, $4::int[])', qualified, column_name::text, buckets::text, different::text) q) t USING (identity)
 			WHERE m.digest IS DISTINCT FROM t.digest
 		LOOP
 			look_again := 3;

@@ -1,0 +1,55 @@
+-- Rows of a region that was lost, kept from the day it left its cluster until it is a region again: most of them are what
+-- the others have, and need not travel anew.
+--
+-- A table with a trigger of this kind holds such rows. Whatever only this region had written is recorded before
+-- (orphans.sql); the trigger sees to it that nothing is written afterwards, which join_cluster would overwrite.
+
+CREATE FUNCTION homing._refuse_to_write_copy() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RAISE EXCEPTION 'table "%" is a copy that a lost region has kept', TG_RELID::regclass USING ERRCODE = 'read_only_sql_transaction',
+		DETAIL = 'Its rows become those of the cluster when this database joins it again; what was written until then would be gone.',
+		HINT = format('homing.join_cluster completes the return. To use the table without the cluster: DROP TRIGGER %I ON %s.', TG_NAME, TG_RELID::regclass);
+END
+$$;
+COMMENT ON FUNCTION homing._refuse_to_write_copy() IS
+	'trigger: refuses writes of rows that a lost region has kept; its argument is the cluster';
+
+CREATE FUNCTION homing._keep_copy(relation regclass, cluster uuid) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT homing._install_trigger(relation, 'homing_kept_copy', format('homing._refuse_to_write_copy(%L)', cluster), '')
+$$;
+
+-- The tables whose rows are a copy that a region of the cluster has kept.
+CREATE FUNCTION homing._kept_copies(cluster text) RETURNS regclass[]
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce(array_agg(t.tgrelid::regclass ORDER BY t.tgrelid), '{}') FROM pg_trigger t
+	WHERE t.tgname = 'homing_kept_copy' AND t.tgfoid = 'homing._refuse_to_write_copy()'::regprocedure
+		AND t.tgargs = convert_to(cluster, 'SQL_ASCII') || '\x00'
+$$;
+
+-- Exchanges the rows of those buckets in which the copy is not what the session sees. Returns how many it took.
+CREATE FUNCTION homing._renew_copy(session text, relation regclass, key name) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET session_replication_role = replica SET row_security = off
+AS $$
+DECLARE
+	buckets CONSTANT int := homing._bucket_count(relation);
+	different jsonb;
+BEGIN
+	SELECT jsonb_agg(coalesce(h.key, t.key)) INTO different
+	FROM jsonb_each_text(homing._bucket_digests(relation, key, buckets)) h
+	FULL JOIN (SELECT d.* FROM homing._peer_query(session, 'SELECT homing._bucket_digests($1::regclass, $2, $3::int)',
+		relation::text, key::text, buckets::text) q, jsonb_each_text(q[1]::jsonb) d) t USING (key)
+	WHERE h.value IS DISTINCT FROM t.value;
+	IF different IS NULL THEN
+		RETURN 0;
+	END IF;
+	PERFORM homing._write_copy(relation, format('DELETE FROM %s WHERE %s IN (SELECT b::bigint FROM jsonb_array_elements_text($1) b)',
+		relation, homing._bucket(key, buckets)), different);
+	RETURN homing._bring_rows(session, relation, format('%s = ANY (%L::bigint[])', homing._bucket(key, buckets),
+		ARRAY(SELECT jsonb_array_elements_text(different))));
+END
+$$;
