@@ -68,21 +68,30 @@ void Start(QueryDesc *query, int flags)
 	return true;
 }
 
-[[gnu::hot]] void StartServed(QueryDesc *query, Oid relid, int flags)
+[[gnu::noinline]] void MakeServed(const PlainWrite &write, PlannedStmt *statement)
 {
-	auto *exchanged = makeNode(PlannedStmt);
-	*exchanged = *query->plannedstmt;
-	exchanged->planTree = PlanOfWrite(exchanged);
-	query->plannedstmt = exchanged;
+	auto *served = static_cast<PlannedStmt *>(
+		MemoryContextAlloc(GetMemoryChunkContext(statement), sizeof(PlannedStmt)));
+	*served = *statement;
+	served->planTree = PlanOfWrite(statement);
+	write.served = served;
+	write.served_from = statement;
+}
+
+[[gnu::hot]] void StartServed(QueryDesc *query, const PlainWrite &write, int flags)
+{
+	if (write.served_from != query->plannedstmt)
+		MakeServed(write, query->plannedstmt);
+	query->plannedstmt = write.served;
 	Start(query, flags);
 
-	Approval *approval = ApproveWrites(relid, query->estate->es_query_cxt);
+	Approval *approval = ApproveWrites(write.relid, query->estate->es_query_cxt);
 	auto *state = castNode(ModifyTableState, query->planstate);
 	for (int i = 0; i < state->mt_nrels; ++i)
 		LeaveOutGuard(&state->resultRelInfo[i]);
 	// With RETURNING, others do something between two rows.
-	approval->serving = !exchanged->hasReturning;
-	if (exchanged->hasReturning) {
+	approval->serving = !query->plannedstmt->hasReturning;
+	if (query->plannedstmt->hasReturning) {
 		modify = state->ps.ExecProcNodeReal;
 		ExecSetExecProcNode(&state->ps, ServeModify);
 	}
@@ -94,7 +103,7 @@ void Start(QueryDesc *query, int flags)
 	const PlainWrite *write = PlainWriteIn(query->plannedstmt);
 	if (write != nullptr && (flags & EXEC_FLAG_EXPLAIN_ONLY) == 0 &&
 	    query->instrument_options == 0 && IsServed(*write, query))
-		StartServed(query, write->relid, flags);
+		StartServed(query, *write, flags);
 	else
 		Start(query, flags);
 }

@@ -48,6 +48,10 @@ struct PlainWrite {
 	Oid declared;  // of the parameter
 	int param;     // its number; 0: the key is a constant
 	uint64 hash;   // of the constant
+	// The statement with PostgreSQL's own plan, made when it is first executed so; lives as long as `served_from`, the
+	// statement that it was made of. A copy of that is another one, and has none yet.
+	mutable PlannedStmt *served;
+	mutable const PlannedStmt *served_from;
 };
 
 // As a node of the plan, out of what StoreKeys has stored; nullptr: the statement is not as simple as that. Plain.
