@@ -2,6 +2,7 @@
 
 #include "rehome/own_transaction.hpp"
 #include "rehome/peer.hpp"
+#include "rehome/process.hpp"
 #include "rehome/worker_state.hpp"
 
 #include <algorithm>
@@ -389,16 +390,7 @@ void StartDeclarer()
 	if (DeskIsTaken() || !TimestampDifferenceExceeds(tried, now, kStartAgain))
 		return;
 	tried = now;
-	BackgroundWorker declarer;
-	memset(&declarer, 0, sizeof(declarer));
-	declarer.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	declarer.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	declarer.bgw_restart_time = BGW_NEVER_RESTART;
-	declarer.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
-	strlcpy(declarer.bgw_library_name, "pg_homing", BGW_MAXLEN);
-	strlcpy(declarer.bgw_function_name, "homing_declarer_main", BGW_MAXLEN);
-	strlcpy(declarer.bgw_type, "pg_homing declarer", BGW_MAXLEN);
-	pg_snprintf(declarer.bgw_name, BGW_MAXLEN, "pg_homing declarer for database %u", MyDatabaseId);
+	BackgroundWorker declarer = ProcessIn(MyDatabaseId, "declarer", "homing_declarer_main");
 	if (!RegisterDynamicBackgroundWorker(&declarer, nullptr))
 		ereport(LOG, (errmsg("out of background worker slots"),
 		              errdetail("Without its declarer, a region takes longer to declare a loss."),

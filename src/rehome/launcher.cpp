@@ -4,6 +4,7 @@
 //   every kLookAgain at databases that were none, which finds a copy of a region's database.
 // It starts one worker at a time: a server with many databases needs one spare worker process for this.
 #include "rehome/launcher.hpp"
+#include "rehome/process.hpp"
 #include "rehome/worker_table.hpp"
 
 extern "C" {
@@ -109,17 +110,8 @@ void Sleep(long milliseconds)
 // Starts a worker and waits until it has settled in or has ended.
 void StartWorker(Database *database)
 {
-	BackgroundWorker worker;
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	worker.bgw_main_arg = ObjectIdGetDatum(database->oid);
+	BackgroundWorker worker = ProcessIn(database->oid, "worker", "homing_worker_main");
 	worker.bgw_notify_pid = MyProcPid;
-	strlcpy(worker.bgw_library_name, "pg_homing", BGW_MAXLEN);
-	strlcpy(worker.bgw_function_name, "homing_worker_main", BGW_MAXLEN);
-	strlcpy(worker.bgw_type, "pg_homing worker", BGW_MAXLEN);
-	pg_snprintf(worker.bgw_name, BGW_MAXLEN, "pg_homing worker for database %u", database->oid);
 
 	database->started = GetCurrentTimestamp();
 	BackgroundWorkerHandle *handle;

@@ -1,6 +1,7 @@
 #include "core/lease.hpp"
 #include "rehome/lease_keeper.hpp"
 #include "rehome/own_transaction.hpp"
+#include "rehome/process.hpp"
 #include "rehome/worker_state.hpp"
 
 #include <algorithm>
@@ -321,16 +322,7 @@ void StartLeaseKeeper()
 {
 	if (pg::LeaseIsKept())
 		return;
-	BackgroundWorker keeper;
-	memset(&keeper, 0, sizeof(keeper));
-	keeper.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	keeper.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	keeper.bgw_restart_time = BGW_NEVER_RESTART;
-	keeper.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
-	strlcpy(keeper.bgw_library_name, "pg_homing", BGW_MAXLEN);
-	strlcpy(keeper.bgw_function_name, "homing_lease_keeper_main", BGW_MAXLEN);
-	strlcpy(keeper.bgw_type, "pg_homing lease keeper", BGW_MAXLEN);
-	pg_snprintf(keeper.bgw_name, BGW_MAXLEN, "pg_homing lease keeper for database %u", MyDatabaseId);
+	BackgroundWorker keeper = ProcessIn(MyDatabaseId, "lease keeper", "homing_lease_keeper_main");
 	if (!RegisterDynamicBackgroundWorker(&keeper, nullptr))
 		ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 		                  errmsg("out of background worker slots"),
