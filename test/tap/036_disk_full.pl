@@ -4,7 +4,6 @@ use strict;
 use warnings;
 
 use HomingCluster;
-use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $cluster = HomingCluster->new(regions => [qw(us eu)],
@@ -16,18 +15,10 @@ $cluster->sql('us', q{SELECT homing.home_table('pages', 'id', placement => 'regi
 $cluster->poll('eu', q{SELECT count(*) = 1 FROM homing.tables WHERE state = 'active'});
 my $filler = q{SELECT i, repeat('x', 3900) FROM generate_series};
 
-# For the postmaster, and so for every process that it starts from now on.
-sub limit_files
-{
-	my ($region, $size) = @_;
-	my ($postmaster) = split /\n/, slurp_file($cluster->node($region)->data_dir . '/postmaster.pid');
-	system_or_bail('prlimit', '--pid', $postmaster, "--fsize=$size:unlimited");
-	return;
-}
 my $megabyte = 1024 * 1024;
 
 # --- row 15: the other region cannot apply -------------------------------------------------------------------------
-limit_files('eu', 17 * $megabyte);
+$cluster->limit_files('eu', 17 * $megabyte);
 $cluster->sql('eu', q{SELECT pg_terminate_backend(pid) FROM pg_stat_subscription WHERE pid IS NOT NULL});
 $cluster->sql('us', "INSERT INTO pages $filler(1, 5000) i");
 $cluster->node('eu')->wait_for_log(qr/could not extend file .*File too large/);
@@ -38,13 +29,13 @@ is($cluster->sql('us', q{SELECT wal_status IN ('reserved', 'extended') FROM pg_r
 	't', 'and keeps it');
 is($cluster->sql('eu', 'SELECT count(*) FROM pages'), '0', 'eu has nothing of what it could not apply');
 is($cluster->sql('eu', q{UPDATE pages SET filler = 'y' WHERE id = 1 RETURNING id}), '1', 'it forwards writes all the same');
-limit_files('eu', 'unlimited');
+$cluster->limit_files('eu', 'unlimited');
 $cluster->same_everywhere('pages', 'with room again, it has everything');
 is($cluster->sql('us', q{SELECT count(*) FROM homing.events WHERE kind = 'retained_wal'}), '1', 'that was told once');
 
 # --- row 14: the home cannot write -----------------------------------------------------------------------------------
 my $table_size = $cluster->sql('us', q{SELECT pg_relation_size('pages')});
-limit_files('us', $table_size);
+$cluster->limit_files('us', $table_size);
 for my $at (qw(us eu))
 {
 	# The sessions that eu had there know of no limit.
@@ -56,7 +47,7 @@ is($cluster->sql('us', 'SELECT count(*) FROM pages WHERE id > 20000'), '0', 'not
 is($cluster->sql('us', q{UPDATE pages SET filler = 'z' WHERE id = 2 RETURNING id}), '2', 'what has room is written');
 
 # No further file of the write-ahead log: the server cannot go on.
-limit_files('us', 4 * $megabyte);
+$cluster->limit_files('us', 4 * $megabyte);
 my @acknowledged;
 for my $id (30001 .. 30100)
 {

@@ -245,6 +245,15 @@ sub accounts
 # The names of the WAN's links from and to the region.
 sub links { my ($self, $of) = @_; return grep { /\b$of\b/ } map { (split ' ')[0] } $self->wan->command('list'); }
 
+# Limits the size of files, in bytes, for every process that the region's server starts from now on.
+sub limit_files
+{
+	my ($self, $name, $size) = @_;
+	my ($postmaster) = split /\n/, slurp_file($self->node($name)->data_dir . '/postmaster.pid');
+	system_or_bail('prlimit', '--pid', $postmaster, "--fsize=$size:unlimited");
+	return;
+}
+
 # A test: after convergence the table is identical in all living regions.
 sub same_everywhere
 {

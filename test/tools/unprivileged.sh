@@ -6,7 +6,7 @@
 #   remove_work_dir
 #
 # In work_dir: tree (a copy of test, sql, expected, as the source tree may lie where that user cannot read),
-# server.conf, wan_proxy, out (results that are worth keeping).
+# server.conf, wan_proxy, libstalling_disk.so, out (results that are worth keeping).
 
 test_user=$(id -un)
 [ "$(id -u)" -ne 0 ] || test_user=${PG_TEST_USER:-postgres}
@@ -28,7 +28,7 @@ cmake_build()
 make_work_dir()
 {
 	[ -z "${work_dir:-}" ] || return 0
-	cmake_build --target wan_proxy >/dev/null || return
+	cmake_build --target wan_proxy stalling_disk >/dev/null || return
 	# Short: the path of a Unix socket has at most 107 bytes.
 	work_dir=$(mktemp -d "${TMPDIR:-/tmp}/homing.XXXXXX")
 	chmod 755 "$work_dir"
@@ -37,7 +37,7 @@ make_work_dir()
 	for part in test sql expected README.md; do
 		[ ! -e "$part" ] || cp -r "$part" "$work_dir/tree/"
 	done
-	cp build/wan_proxy "$work_dir/"
+	cp build/wan_proxy build/libstalling_disk.so "$work_dir/"
 	test/tools/server_settings.sh "$pg_bindir" >"$work_dir/server.conf" || return
 	[ "$(id -u)" -ne 0 ] || chown -R "$test_user" "$work_dir"
 }
@@ -50,7 +50,8 @@ remove_work_dir()
 unprivileged()
 {
 	local environment=(env -C "$work_dir/tree" HOME="$work_dir" LC_ALL=C.UTF-8 PATH="$pg_bindir:$PATH"
-		WORK_DIR="$work_dir" HOMING_SERVER_CONF="$work_dir/server.conf" WAN_PROXY="$work_dir/wan_proxy")
+		WORK_DIR="$work_dir" HOMING_SERVER_CONF="$work_dir/server.conf" WAN_PROXY="$work_dir/wan_proxy"
+		STALLING_DISK="$work_dir/libstalling_disk.so")
 	if [ "$(id -u)" -eq 0 ]; then
 		runuser -u "$test_user" -- "${environment[@]}" "$@"
 	else

@@ -122,7 +122,10 @@ BEGIN
 		refusal := 'the voter has a newer cluster map';
 		RETURN;
 	END IF;
-	applied := coalesce((homing._applied_positions()->>caller::text)::pg_lsn, '0/0');
+	-- Whether that is on the disk here does not matter, and would have to be waited for.
+	applied := coalesce((SELECT pg_replication_origin_progress('pg_' || s.oid, false) FROM pg_subscription s
+		JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()
+		WHERE s.subname = homing._stream_name(caller, here.region_id)), '0/0');
 	UPDATE homing.acceptor a SET longest_lease = lease_ms WHERE a.longest_lease < lease_ms;
 	IF NOT homing._promise(caller, lease_ms) THEN
 		refusal := 'the region is being declared lost';
