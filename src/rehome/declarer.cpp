@@ -194,13 +194,14 @@ text *AskDeclarer(const char *request)
 {
 	if (desks == nullptr || !DeskIsTaken())
 		return nullptr;
-	const Size queue_at = MAXALIGN(offsetof(Request, text) + strlen(request) + 1);
+	const Size length = strlen(request) + 1;
+	const Size queue_at = MAXALIGN(offsetof(Request, text) + length);
 	dsm_segment *segment = dsm_create(queue_at + kQueueSize, DSM_CREATE_NULL_IF_MAXSEGMENTS);
 	if (segment == nullptr)
 		return nullptr;
 	auto *head = static_cast<Request *>(dsm_segment_address(segment));
 	head->queue = queue_at;
-	strcpy(head->text, request);
+	memcpy(head->text, request, length);
 	shm_mq *queue = shm_mq_create(reinterpret_cast<char *>(head) + queue_at, kQueueSize);
 	shm_mq_set_receiver(queue, MyProc);
 	shm_mq_handle *handle = shm_mq_attach(queue, segment, nullptr);

@@ -621,10 +621,10 @@ PGDLLEXPORT Datum homing_peer_open_all(PG_FUNCTION_ARGS)
 		std::map<std::string, std::string> wanted;
 		for (int i = 0; i < count; ++i)
 			wanted[DatumGetCString(names[i])] = DatumGetCString(conninfos[i]);
-		for (const auto &[name, failure] : OpenAll(wanted)) {
+		for (const auto &failed : OpenAll(wanted)) {
 			pg::PgCall([&] {
-				Datum values[] = {CStringGetTextDatum(name.c_str()),
-				                  CStringGetTextDatum(failure.c_str())};
+				Datum values[] = {CStringGetTextDatum(failed.first.c_str()),
+				                  CStringGetTextDatum(failed.second.c_str())};
 				bool nulls[] = {false, false};
 				tuplestore_putvalues(out->setResult, out->setDesc, values, nulls);
 			});

@@ -62,7 +62,7 @@ void CheckNoGenerated(Relation relation, Node *condition)
 	TupleDesc desc = RelationGetDescr(relation);
 	pull_varattnos(condition, 1, &used);
 	const bool whole_row = bms_is_member(0 - FirstLowInvalidHeapAttributeNumber, used);
-	for (AttrNumber attnum = 1; attnum <= desc->natts; ++attnum) {
+	for (int attnum = 1; attnum <= desc->natts; ++attnum) {
 		Form_pg_attribute attribute = TupleDescAttr(desc, attnum - 1);
 		if (attribute->attgenerated != '\0' &&
 		    (whole_row || bms_is_member(attnum - FirstLowInvalidHeapAttributeNumber, used)))
