@@ -114,6 +114,8 @@ AS $$
 DECLARE
 	taken name;
 BEGIN
+	-- The worker and who joins may come at the same time.
+	LOCK TABLE homing.tail_slot IN SHARE ROW EXCLUSIVE MODE;
 	IF NOT EXISTS (SELECT FROM homing.tail_slot) THEN
 		taken := homing._take_tail_slot();
 		IF taken IS NOT NULL THEN
