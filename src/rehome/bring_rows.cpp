@@ -57,6 +57,24 @@ int ReadCopyData(void *buffer, int, int room)
 	});
 }
 
+// Rows travel as texts, which say the same at both ends only if both write and read them alike. The same in which
+// _bucket_digests looks at rows.
+constexpr struct {
+	const char *name;
+	const char *value;
+} kTextSettings[] = {{"datestyle", "ISO, YMD"},     {"timezone", "UTC"},
+                     {"intervalstyle", "postgres"}, {"extra_float_digits", "3"},
+                     {"bytea_output", "hex"},       {"lc_monetary", "C"}};
+
+std::string StatementOfTextSettings()
+{
+	std::string statement = "SELECT ";
+	for (const auto &setting : kTextSettings)
+		statement += std::string(&setting == kTextSettings ? "" : ", ") + "set_config('" +
+		             setting.name + "', '" + setting.value + "', false)";
+	return statement;
+}
+
 struct CopyPlan {
 	List *columns;
 	const char *statement;
@@ -95,6 +113,9 @@ std::uint64_t CopyIn(Relation table, List *columns)
 	const int nest = NewGUCNestLevel();
 	(void) set_config_option("session_replication_role", "replica", PGC_SUSET, PGC_S_SESSION,
 	                         GUC_ACTION_SAVE, true, 0, false);
+	for (const auto &setting : kTextSettings)
+		(void) set_config_option(setting.name, setting.value, PGC_USERSET, PGC_S_SESSION,
+		                         GUC_ACTION_SAVE, true, 0, false);
 	const RepOriginId before = replorigin_session_origin;
 	PG_TRY();
 	{
@@ -127,6 +148,7 @@ std::uint64_t BringRows(const char *session, Relation table, const char *conditi
 	source = {&connection, session};
 	const CopyPlan plan = pg::PgCall([&] { return PlanCopy(table, condition); });
 	try {
+		(void) connection.Execute(StatementOfTextSettings().c_str());
 		connection.BeginCopy(plan.statement);
 	} catch (const remote::Error &error) {
 		throw AtPeer(error, session);

@@ -12,7 +12,18 @@ $cluster->sql('us', q{CREATE TABLE accounts (id int PRIMARY KEY, balance bigint 
 $cluster->sql('us', 'INSERT INTO accounts SELECT generate_series(1, 600)');
 $cluster->sql('us', q{SELECT homing.home_table('accounts', 'id')});
 $cluster->sql('us', q{SELECT homing.set_heirs('ap', ARRAY['eu', 'us'])});
+# Keys whose text is another one in each region.
+$cluster->sql('us', 'CREATE TABLE days (day date PRIMARY KEY, at timestamptz NOT NULL, span interval NOT NULL, price money NOT NULL, raw bytea NOT NULL)');
+$cluster->sql('us', q{INSERT INTO days SELECT date '2025-01-01' + i, timestamptz '2025-01-01 00:00Z' + i * interval '7 h', interval '-1 day 1 h' * i, i, decode('5c00ff', 'hex') FROM generate_series(1, 300) i});
+$cluster->sql('us', q{SELECT homing.home_table('days', 'day')});
+my %display = (us => q{datestyle = 'SQL, DMY'}, eu => q{datestyle = 'German'}, ap => q{datestyle = 'SQL, MDY'});
+for my $region ($cluster->names)
+{
+	$cluster->sql($region, "ALTER DATABASE app SET $_") for $display{$region}, q{timezone = 'Asia/Tokyo'}, q{intervalstyle = 'sql_standard'}, q{bytea_output = 'escape'};
+}
+$cluster->sql('eu', q{ALTER DATABASE app SET timezone = 'America/New_York'});
 $cluster->same_everywhere('accounts');
+$cluster->same_everywhere('days', 'the same days');
 $cluster->fails_with('us', 'SELECT homing.rejoin()', '55000', 'a region that serves does not rejoin');
 
 my @key = split /\n/, $cluster->sql('us', q{SELECT id FROM accounts WHERE homing.home_of('accounts', id) = 'ap' ORDER BY id LIMIT 6});
@@ -40,6 +51,8 @@ $cluster->wan->command('heal', "$_-ap") for qw(us eu);
 # The heir goes on: one row is written anew, one just as ap had it.
 $cluster->sql('us', "UPDATE accounts SET balance = 41 WHERE id = $key[3]");
 $cluster->sql('us', "UPDATE accounts SET balance = 50 WHERE id = $key[4]");
+$cluster->sql('us', q{UPDATE days SET at = at + interval '1 h', span = span * 2, price = price * 1000.5 WHERE day < date '2025-02-01'});
+$cluster->sql('us', q{DELETE FROM days WHERE day > date '2025-10-20'});
 $cluster->same_everywhere('accounts');
 my $before = $cluster->fingerprint('us', 'accounts');
 
@@ -53,11 +66,12 @@ like($answer, qr/"orphaned_writes": 8/, 'it tells how many writes only it had');
 my $age = $cluster->sql('ap', "SELECT txid_current() - $xid");
 cmp_ok($cluster->sql('ap', "SELECT count(*) FROM accounts WHERE age(xmin) >= $age"), '>', 580, 'and leaves most rows as they are');
 is($cluster->sql('ap', q{SELECT count(*) FROM pg_trigger WHERE tgname = 'homing_kept_copy'}), '0', 'which are written again');
-like($cluster->sql('us', q{SELECT reason FROM homing.events WHERE kind = 'join_cluster' ORDER BY at DESC LIMIT 1}), qr/^\d{1,2} rows came over$/,
+like($cluster->sql('us', q{SELECT reason FROM homing.events WHERE kind = 'join_cluster' ORDER BY at DESC LIMIT 1}), qr/^\d{1,3} rows came over$/,
 	'the event tells how many came');
 delete $cluster->{dead}{ap};
 $cluster->_use_links;
 $cluster->same_everywhere('accounts', 'the copies are the same');
+$cluster->same_everywhere('days', 'the days too, however each region writes them');
 is($cluster->fingerprint('ap', 'accounts'), $before, 'ap has what the others have, and nothing it wrote alone');
 is($cluster->sql('ap', q{SELECT string_agg(name || ' ' || status, ', ' ORDER BY status, name) FROM homing.regions}),
 	'ap active, eu active, us active', 'ap is a region of the cluster again');

@@ -226,6 +226,7 @@ sub fingerprint
 {
 	my ($self, $name, $table) = @_;
 	return $self->sql($name, qq{
+		SET datestyle = 'ISO, YMD'; SET timezone = 'UTC'; SET intervalstyle = 'postgres'; SET bytea_output = 'hex';
 		SELECT count(*) || ' rows ' || md5(coalesce(string_agg(t::text, E'\\n' ORDER BY t::text COLLATE "C"), ''))
 		FROM $table t});
 }

@@ -31,9 +31,12 @@ AS $$
 		AND t.tgargs = convert_to(cluster, 'SQL_ASCII') || '\x00'
 $$;
 
--- Exchanges the rows of those buckets in which the copy is not what the session sees. Returns how many it took.
+-- Exchanges the rows of those buckets in which the copy is not what the session sees. Returns how many it took. The
+-- bucket of a row follows from its key as text: here and in _bring_rows under the settings of _bucket_digests.
 CREATE FUNCTION homing._renew_copy(session text, relation regclass, key name) RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET session_replication_role = replica SET row_security = off
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
+SET intervalstyle = 'postgres' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
+SET session_replication_role = replica
 AS $$
 DECLARE
 	buckets CONSTANT int := homing._bucket_count(relation);
