@@ -81,8 +81,8 @@ AS $$
 	SELECT format('homing_%s_tail_%s_%s', left(cluster, 8), region, number)
 $$;
 
--- A copy of the slot of one of our streams. Requires: nothing written in this transaction.
-CREATE FUNCTION homing._take_tail_slot() RETURNS name
+-- Copies the slot of one of our streams, if there is one, and notes it. Requires: nothing written in this transaction.
+CREATE FUNCTION homing._take_tail_slot(as_current boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -95,7 +95,7 @@ BEGIN
 	WHERE s.wal_status IN ('reserved', 'extended') AND s.confirmed_flush_lsn IS NOT NULL
 	ORDER BY s.confirmed_flush_lsn DESC LIMIT 1;
 	IF NOT FOUND THEN
-		RETURN NULL;
+		RETURN;
 	END IF;
 	SELECT x.name INTO copied
 	FROM homing.local_region l, generate_series(0, 2) n, homing._tail_slot_name(l.cluster_id::text, l.region_id, n) AS x(name)
@@ -103,7 +103,7 @@ BEGIN
 	ORDER BY n LIMIT 1;
 	PERFORM homing._drop_slot(copied);
 	PERFORM pg_copy_logical_replication_slot(model, copied, false);
-	RETURN copied;
+	INSERT INTO homing.tail_slot (slot, taken, current) VALUES (copied, pg_snapshot_xmax(pg_current_snapshot()), as_current);
 END
 $$;
 
@@ -111,16 +111,11 @@ $$;
 CREATE FUNCTION homing._begin_tail() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-	taken name;
 BEGIN
 	-- The worker and who joins may come at the same time.
 	LOCK TABLE homing.tail_slot IN SHARE ROW EXCLUSIVE MODE;
 	IF NOT EXISTS (SELECT FROM homing.tail_slot) THEN
-		taken := homing._take_tail_slot();
-		IF taken IS NOT NULL THEN
-			INSERT INTO homing.tail_slot (slot, taken, current) VALUES (taken, pg_snapshot_xmax(pg_current_snapshot()), true);
-		END IF;
+		PERFORM homing._take_tail_slot(true);
 	END IF;
 END
 $$;
@@ -134,7 +129,6 @@ DECLARE
 	living CONSTANT int := (SELECT count(*) FROM homing.member WHERE status <> 'lost');
 	present homing.tail_slot;
 	kept bigint;
-	taken name;
 BEGIN
 	IF EXISTS (SELECT FROM homing.local_region WHERE fenced IS NULL) THEN
 		PERFORM homing._bound_slots();
@@ -182,10 +176,7 @@ BEGIN
 	ELSIF NOT EXISTS (SELECT FROM homing.tail_slot t WHERE NOT t.current)
 		AND (kept > rotate_after
 			 OR EXISTS (SELECT FROM jsonb_object_keys(homing._applied_positions()) o WHERE NOT present.positions ? o)) THEN
-		taken := homing._take_tail_slot();
-		IF taken IS NOT NULL THEN
-			INSERT INTO homing.tail_slot (slot, taken, current) VALUES (taken, pg_snapshot_xmax(pg_current_snapshot()), false);
-		END IF;
+		PERFORM homing._take_tail_slot(false);
 	END IF;
 END
 $$;
