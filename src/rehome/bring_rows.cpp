@@ -57,8 +57,8 @@ int ReadCopyData(void *buffer, int, int room)
 	});
 }
 
-// Rows travel as texts, which say the same at both ends only if both write and read them alike. The same in which
-// _bucket_digests looks at rows.
+// Rows travel as texts, which say the same at both ends only if both write and read them alike. All but the last are
+// those of _bucket_digests: the condition of _renew_copy puts keys into buckets as that did. No key is money.
 constexpr struct {
 	const char *name;
 	const char *value;

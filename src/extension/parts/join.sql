@@ -8,9 +8,8 @@
 --     or is homed meanwhile. All that can be checked is checked. Nothing has changed yet.
 --  2. What an earlier join of this name left when it was cut off is removed.
 --  3. The publication here, then slots: here for every region and at every region for this one, and tail slots
---     (relay.sql). A new
---     slot waits for the transactions that are running, also those of other databases of the server, so none
---     of ours may have written by then.
+--     (relay.sql). A new slot waits for the transactions that are running, also those of other databases of the
+--     server, so none of ours may have written by then.
 --  4. The donor (`via`) has applied of every other region what was written before that region's slot.
 --     Then, with writes of homed tables at the donor held up for a moment: a snapshot, and how far of each
 --     region's stream is in it. That is where the slots for this region are moved to: what the copy has is
@@ -383,7 +382,7 @@ BEGIN
 		rows := rows + CASE WHEN homed.relation = ANY (kept) THEN homing._renew_copy('donor', homed.relation, homed.key)
 			ELSE homing._bring_rows('donor', homed.relation) END;
 	END LOOP;
-	-- Also those of tables that are not homed any more: ordinary ones, as in the other regions.
+	-- Also those of tables that are not homed any more: ordinary ones, with the rows that this region had.
 	PERFORM homing._remove_trigger(k, 'homing_kept_copy') FROM unnest(kept) k;
 	RETURN rows;
 END
