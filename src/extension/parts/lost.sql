@@ -153,9 +153,7 @@ BEGIN
 	JOIN pg_subscription s ON s.subname IN (homing._stream_name(m.region_id, here), homing._relay_stream(m.region_id, here))
 	JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()
 	WHERE m.status = 'lost';
-	IF (SELECT count(*) FROM homing.member m WHERE m.status <> 'lost') < 3 THEN
-		PERFORM homing._drop_tail_slots();
-	END IF;
+	PERFORM homing._end_tail();
 
 	FOR stream IN
 		SELECT s.slot_name FROM homing.member m

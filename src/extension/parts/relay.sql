@@ -65,14 +65,57 @@ AS $$
 			AND ((heard->(reader.region_id::text)->>o.origin)::pg_lsn < o.position::pg_lsn) IS NOT FALSE)
 $$;
 
+-- Also one that is not noted: of a transaction that failed.
+CREATE FUNCTION homing._tail_slots() RETURNS SETOF name
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT s.slot_name FROM pg_replication_slots s CROSS JOIN homing.local_region l
+	WHERE s.slot_name ~ format('^homing_%s_tail_%s_[0-9]+$', left(l.cluster_id::text, 8), l.region_id)
+$$;
+
 CREATE FUNCTION homing._drop_tail_slots() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	PERFORM homing._drop_slot(s.slot_name) FROM pg_replication_slots s CROSS JOIN homing.local_region l
-	WHERE s.slot_name ~ format('^homing_%s_tail_%s_[0-9]+$', left(l.cluster_id::text, 8), l.region_id);
+	PERFORM homing._drop_slot(s) FROM homing._tail_slots() s;
 	DELETE FROM homing.tail_slot;
 END
+$$;
+
+-- Whether there is a third region to pass anything on to, or one joins. One statement: who joins is the one, then the other.
+CREATE FUNCTION homing._needs_tail() RETURNS boolean
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT (SELECT count(*) FROM homing.member m WHERE m.status <> 'lost') >= 3 OR EXISTS (SELECT FROM homing._stray_slots())
+$$;
+
+-- Drops the tail slots unless there is need of them, which it returns.
+CREATE FUNCTION homing._end_tail() RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF homing._needs_tail() OR NOT (EXISTS (SELECT FROM homing.tail_slot) OR EXISTS (SELECT FROM homing._tail_slots())) THEN
+		RETURN homing._needs_tail();
+	END IF;
+	-- Who joins has made the slot of its stream when it comes for a tail slot: we see the one, or it waits for us.
+	LOCK TABLE homing.tail_slot IN SHARE ROW EXCLUSIVE MODE;
+	IF homing._needs_tail() THEN
+		RETURN true;
+	END IF;
+	PERFORM homing._drop_tail_slots();
+	RETURN false;
+END
+$$;
+
+-- Of the slots of this region's streams, the one that keeps least.
+CREATE FUNCTION homing._furthest_stream(OUT slot name, OUT restart_lsn pg_lsn)
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT s.slot_name, s.restart_lsn FROM homing.local_region l
+	JOIN homing.member m ON m.region_id <> l.region_id AND m.status <> 'lost'
+	JOIN pg_replication_slots s ON s.slot_name = homing._stream_name(l.region_id, m.region_id)
+	WHERE s.wal_status IN ('reserved', 'extended') AND s.confirmed_flush_lsn IS NOT NULL
+	ORDER BY s.confirmed_flush_lsn DESC LIMIT 1
 $$;
 
 CREATE FUNCTION homing._tail_slot_name(cluster text, region int2, number int) RETURNS name
@@ -86,15 +129,10 @@ CREATE FUNCTION homing._take_tail_slot(as_current boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	model name;
+	model CONSTANT name := (SELECT f.slot FROM homing._furthest_stream() f);
 	copied name;
 BEGIN
-	SELECT s.slot_name INTO model FROM homing.local_region l
-	JOIN homing.member m ON m.region_id <> l.region_id AND m.status <> 'lost'
-	JOIN pg_replication_slots s ON s.slot_name = homing._stream_name(l.region_id, m.region_id)
-	WHERE s.wal_status IN ('reserved', 'extended') AND s.confirmed_flush_lsn IS NOT NULL
-	ORDER BY s.confirmed_flush_lsn DESC LIMIT 1;
-	IF NOT FOUND THEN
+	IF model IS NULL THEN
 		RETURN;
 	END IF;
 	SELECT x.name INTO copied
@@ -125,20 +163,19 @@ CREATE FUNCTION homing._keep_tails(heard jsonb) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	rotate_after CONSTANT bigint := 64 * 1024 * 1024;  -- bytes of WAL
-	living CONSTANT int := (SELECT count(*) FROM homing.member WHERE status <> 'lost');
+	-- In bytes of WAL, as what follows.
+	retention CONSTANT bigint := pg_size_bytes(current_setting('homing.relay_retention'));
+	rotate_after CONSTANT bigint := least(64 * 1024 * 1024, retention / 2);
 	present homing.tail_slot;
 	kept bigint;
+	kept_by_next bigint;
 BEGIN
-	IF EXISTS (SELECT FROM homing.local_region WHERE fenced IS NULL) THEN
-		PERFORM homing._bound_slots();
+	IF EXISTS (SELECT FROM homing.local_region WHERE fenced IS NOT NULL) THEN
+		PERFORM homing._drop_tail_slots();
+		RETURN;
 	END IF;
-	IF EXISTS (SELECT FROM homing.local_region WHERE fenced IS NOT NULL)
-		OR (living < 3 AND NOT EXISTS (SELECT FROM homing._stray_slots())) THEN
-		-- Nobody to pass anything on to.
-		IF EXISTS (SELECT FROM homing.tail_slot) THEN
-			PERFORM homing._drop_tail_slots();
-		END IF;
+	PERFORM homing._bound_slots();
+	IF NOT homing._end_tail() THEN
 		RETURN;
 	END IF;
 	-- While something is passed on, its source stays.
@@ -159,8 +196,12 @@ BEGIN
 		PERFORM homing._begin_tail();
 		RETURN;
 	END IF;
-	SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), s.restart_lsn) INTO kept FROM pg_replication_slots s WHERE s.slot_name = present.slot;
-	IF kept > pg_size_bytes(current_setting('homing.relay_retention')) THEN
+	-- What it keeps and a new one would not: the streams need the rest in any case.
+	SELECT max(k.kept) FILTER (WHERE t.current), max(k.kept) FILTER (WHERE NOT t.current) INTO kept, kept_by_next
+	FROM homing.tail_slot t JOIN pg_replication_slots s ON s.slot_name = t.slot
+	CROSS JOIN homing._furthest_stream() f CROSS JOIN pg_wal_lsn_diff(f.restart_lsn, s.restart_lsn) AS k(kept);
+	-- A region that has just joined keeps all that joining wrote, until the next one can follow.
+	IF kept > retention AND kept_by_next > retention / 2 THEN
 		PERFORM homing._record_event('tail_slot_dropped', NULL, session_user,
 			format('%s of WAL kept for regions that have not received the changes of others', pg_size_pretty(kept)));
 		PERFORM homing._drop_tail_slots();

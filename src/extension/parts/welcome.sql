@@ -143,6 +143,7 @@ BEGIN
 		RETURN;
 	END IF;
 	PERFORM homing._subscribe(homing._stream_name(id, (SELECT region_id FROM homing.local_region)), conninfo);
+	-- Made before its stream (_join_slots), they keep all of it.
 	UPDATE homing.tail_slot t SET positions = t.positions || jsonb_build_object(_welcome.id, '0/0');
 	INSERT INTO homing.milestone (region_id, epoch)
 	SELECT l.region_id, c.epoch FROM homing.local_region l CROSS JOIN homing.cluster_map c;
