@@ -65,7 +65,7 @@ like($answer, qr/"orphaned_writes": 8/, 'it tells how many writes only it had');
 # Rows that are the same did not travel, but for those that share a bucket with one that differs.
 my $age = $cluster->sql('ap', "SELECT txid_current() - $xid");
 cmp_ok($cluster->sql('ap', "SELECT count(*) FROM accounts WHERE age(xmin) >= $age"), '>', 580, 'and leaves most rows as they are');
-is($cluster->sql('ap', q{SELECT count(*) FROM pg_trigger WHERE tgname = 'homing_kept_copy'}), '0', 'which are written again');
+is($cluster->sql('ap', q{SELECT count(*) FROM pg_trigger WHERE tgfoid = 'homing._refuse_to_write_copy'::regproc}), '0', 'which are written again');
 like($cluster->sql('us', q{SELECT reason FROM homing.events WHERE kind = 'join_cluster' ORDER BY at DESC LIMIT 1}), qr/^\d{1,3} rows came over$/,
 	'the event tells how many came');
 delete $cluster->{dead}{ap};

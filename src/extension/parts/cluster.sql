@@ -120,7 +120,9 @@ STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH used AS (
 		SELECT
-			(SELECT count(*) FROM pg_replication_slots) AS slots,
+			-- A database that is no region gives back those it had as one.
+			(SELECT count(*) FROM pg_replication_slots s
+			 WHERE (s.database = current_database() AND s.plugin = 'pg_homing') IS NOT TRUE OR EXISTS (SELECT FROM homing.local_region)) AS slots,
 			(SELECT count(*) FROM pg_replication_origin_status) AS origins,
 			(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender') AS senders,
 			(SELECT count(*) FROM pg_subscription WHERE subenabled) AS subscriptions,

@@ -129,7 +129,7 @@ DECLARE
 	kept CONSTANT regclass[] := homing._kept_copies(plan->>'cluster');
 	homed record;
 	part record;
-	filled boolean;
+	filled regclass;
 BEGIN
 	FOR homed IN
 		SELECT q[1] AS name, to_regclass(q[1]) AS here, q[2]::jsonb AS description
@@ -147,10 +147,11 @@ BEGIN
 					DETAIL = format('%s there: %s; here: %s.', initcap(part.what), part.there, part.here),
 					HINT = 'Make it equal, or drop it here: join_cluster then brings it over.';
 		END IF;
-		CONTINUE WHEN homed.here = ANY (kept);
-		EXECUTE format('SELECT EXISTS (SELECT FROM %s)', homed.here) INTO filled;
-		IF filled THEN
-			RAISE EXCEPTION 'table "%" is not empty', homed.name
+		-- A partition that was made since is no copy.
+		SELECT t.relid INTO filled FROM (SELECT homed.here UNION SELECT p.relid FROM pg_partition_tree(homed.here) p) AS t (relid)
+		WHERE t.relid <> ALL (kept) AND homing._has_rows(t.relid) LIMIT 1;
+		IF FOUND THEN
+			RAISE EXCEPTION 'table "%" is not empty', filled
 				USING ERRCODE = 'object_not_in_prerequisite_state',
 					DETAIL = format('It is homed in the cluster, whose rows come from region "%s".', donor),
 					HINT = 'Empty it: a joining database has no rows of its own in homed tables.';
@@ -382,8 +383,6 @@ BEGIN
 		rows := rows + CASE WHEN homed.relation = ANY (kept) THEN homing._renew_copy('donor', homed.relation, homed.key)
 			ELSE homing._bring_rows('donor', homed.relation) END;
 	END LOOP;
-	-- Also those of tables that are not homed any more: ordinary ones, with the rows that this region had.
-	PERFORM homing._remove_trigger(k, 'homing_kept_copy') FROM unnest(kept) k;
 	RETURN rows;
 END
 $$;
@@ -612,6 +611,7 @@ DECLARE
 	plan jsonb;
 	deciding int;
 	id int2;
+	left_over regclass;
 BEGIN
 	plan := homing._join_meet(homing._join_start(name, conninfo, via, nonce));
 	IF EXISTS (SELECT FROM homing.local_region) THEN
@@ -658,6 +658,10 @@ BEGIN
 	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'living')) LOOP
 		PERFORM homing._peer_close('step ' || id);
 		PERFORM homing._peer_close('lock ' || id);
+	END LOOP;
+	FOR left_over IN SELECT k FROM unnest(homing._kept_copies(plan->>'cluster')) k JOIN pg_class c ON c.oid = k WHERE NOT c.relispartition LOOP
+		RAISE WARNING 'table "%" is not homed any more: its rows are those that this region had when it was lost', left_over
+			USING HINT = format('Compare them with those of another region. To write the table: SELECT homing._remove_guard(%L).', left_over);
 	END LOOP;
 END
 $$;

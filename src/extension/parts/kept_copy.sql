@@ -1,16 +1,18 @@
 -- Rows of a region that was lost, kept from the day it left its cluster until it is a region again: most of them are what
 -- the others have, and need not travel anew.
 --
--- A table with a trigger of this kind holds such rows. Whatever only this region had written is recorded before
--- (orphans.sql); the trigger sees to it that nothing is written afterwards, which join_cluster would overwrite.
+-- The guard of a table with such rows is one of this kind. Whatever only this region had written is recorded before
+-- (orphans.sql); the guard sees to it that nothing is written afterwards, which join_cluster would overwrite.
 
 CREATE FUNCTION homing._refuse_to_write_copy() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	whole CONSTANT regclass := coalesce(pg_partition_root(TG_RELID), TG_RELID);
 BEGIN
 	RAISE EXCEPTION 'table "%" is a copy that a lost region has kept', TG_RELID::regclass USING ERRCODE = 'read_only_sql_transaction',
 		DETAIL = 'Its rows become those of the cluster when this database joins it again; what was written until then would be gone.',
-		HINT = format('homing.join_cluster completes the return. To use the table without the cluster: DROP TRIGGER %I ON %s.', TG_NAME, TG_RELID::regclass);
+		HINT = format('homing.join_cluster completes the return. To use the table without the cluster: SELECT homing._remove_guard(%L).', whole);
 END
 $$;
 COMMENT ON FUNCTION homing._refuse_to_write_copy() IS
@@ -19,15 +21,15 @@ COMMENT ON FUNCTION homing._refuse_to_write_copy() IS
 CREATE FUNCTION homing._keep_copy(relation regclass, cluster uuid) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT homing._install_trigger(relation, 'homing_kept_copy', format('homing._refuse_to_write_copy(%L)', cluster), '')
+	SELECT homing._install_guard(relation, format('homing._refuse_to_write_copy(%L)', cluster), '')
 $$;
 
--- The tables whose rows are a copy that a region of the cluster has kept.
+-- The tables, and partitions, whose rows are a copy that a region of the cluster has kept.
 CREATE FUNCTION homing._kept_copies(cluster text) RETURNS regclass[]
 STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT coalesce(array_agg(t.tgrelid::regclass ORDER BY t.tgrelid), '{}') FROM pg_trigger t
-	WHERE t.tgname = 'homing_kept_copy' AND t.tgfoid = 'homing._refuse_to_write_copy()'::regprocedure
+	WHERE t.tgname = 'homing_guard' AND t.tgfoid = 'homing._refuse_to_write_copy()'::regprocedure
 		AND t.tgargs = convert_to(cluster, 'SQL_ASCII') || '\x00'
 $$;
 
@@ -35,7 +37,7 @@ $$;
 -- bucket of a row follows from its key as text: here and in _bring_rows under the settings of _bucket_digests.
 CREATE FUNCTION homing._renew_copy(session text, relation regclass, key name) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
-SET intervalstyle = 'postgres' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
+SET intervalstyle = 'postgres' SET lc_monetary = 'C' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
 SET session_replication_role = replica
 AS $$
 DECLARE

@@ -77,7 +77,7 @@ $$;
 -- The row as it is here now, as texts by column; and whether it was written by nobody since the mark.
 CREATE FUNCTION homing._row_now(relation regclass, key jsonb, mark xid8, OUT image jsonb, OUT untouched boolean)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
-SET intervalstyle = 'postgres' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
+SET intervalstyle = 'postgres' SET lc_monetary = 'C' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
 AS $$
 DECLARE
 	names text;
@@ -232,7 +232,7 @@ $$;
 
 CREATE FUNCTION homing.reapply(ids bigint[]) RETURNS int
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
-SET intervalstyle = 'postgres' SET extra_float_digits = 3 SET bytea_output = 'hex'
+SET intervalstyle = 'postgres' SET lc_monetary = 'C' SET extra_float_digits = 3 SET bytea_output = 'hex'
 AS $$
 DECLARE
 	one bigint;

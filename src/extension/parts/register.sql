@@ -153,7 +153,7 @@ $$;
 -- Number and digest of the rows, independent of their order.
 CREATE FUNCTION homing._rows_digest(relation regclass) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
-SET intervalstyle = 'postgres' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
+SET intervalstyle = 'postgres' SET lc_monetary = 'C' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
 AS $$
 DECLARE
 	columns CONSTANT text := (SELECT string_agg(format('%I', a.attname), ', ' ORDER BY a.attname)

@@ -48,7 +48,7 @@ $$;
 -- The changes in order. `position` as text: it becomes a setting.
 CREATE FUNCTION homing._orphans_beyond(beyond pg_lsn, slot name) RETURNS SETOF jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
-SET intervalstyle = 'postgres' SET extra_float_digits = 3 SET bytea_output = 'hex' SET homing.orphans_beyond = ''
+SET intervalstyle = 'postgres' SET lc_monetary = 'C' SET extra_float_digits = 3 SET bytea_output = 'hex' SET homing.orphans_beyond = ''
 AS $$
 BEGIN
 	PERFORM set_config('homing.orphans_beyond', beyond::text, true);

@@ -13,7 +13,7 @@ COMMENT ON FUNCTION homing._write_copy(regclass, text, jsonb) IS
 -- All rows of a key here, in one order, as texts by column.
 CREATE FUNCTION homing._key_rows(relation regclass, key jsonb) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
-SET intervalstyle = 'postgres' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
+SET intervalstyle = 'postgres' SET lc_monetary = 'C' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
 SET homing.read_consistency = eventual
 AS $$
 DECLARE
@@ -51,7 +51,7 @@ $$;
 -- Exchanges the rows of a key. NULL: they are the same; else how many there are now.
 CREATE FUNCTION homing._take_key(relation regclass, key jsonb, images jsonb) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
-SET intervalstyle = 'postgres' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
+SET intervalstyle = 'postgres' SET lc_monetary = 'C' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
 SET session_replication_role = replica
 AS $$
 DECLARE

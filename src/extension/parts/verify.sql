@@ -43,7 +43,7 @@ $$;
 
 CREATE FUNCTION homing._bucket_digests(relation regclass, key name, buckets int) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
-SET intervalstyle = 'postgres' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
+SET intervalstyle = 'postgres' SET lc_monetary = 'C' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
 SET homing.read_consistency = eventual
 AS $$
 DECLARE
@@ -62,7 +62,7 @@ $$;
 -- The rows of some buckets: what identifies each, and its digest.
 CREATE FUNCTION homing._bucket_rows(relation regclass, key name, buckets int, chosen int[], OUT identity jsonb, OUT digest text) RETURNS SETOF record
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
-SET intervalstyle = 'postgres' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
+SET intervalstyle = 'postgres' SET lc_monetary = 'C' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
 SET homing.read_consistency = eventual
 AS $$
 DECLARE
@@ -81,7 +81,7 @@ $$;
 -- The row as it is in this region, as texts by column.
 CREATE FUNCTION homing._row_here(relation regclass, identity jsonb) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
-SET intervalstyle = 'postgres' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
+SET intervalstyle = 'postgres' SET lc_monetary = 'C' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
 SET homing.read_consistency = eventual
 AS $$
 DECLARE

@@ -6,46 +6,32 @@ LANGUAGE c AS 'MODULE_PATHNAME', 'homing_guard';
 COMMENT ON FUNCTION homing._guard() IS
 	'trigger: refuses writes of a homed table that did not pass through its home';
 
--- A trigger of that name on a table and all its partitions; which of them have it already does not matter.
-CREATE FUNCTION homing._install_trigger("table" regclass, name text, function text, enabled text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET homing.own_ddl = on
-AS $$
-DECLARE
-	part regclass;
-BEGIN
-	FOR part IN
-		SELECT relid FROM (SELECT relid FROM pg_partition_tree("table") UNION SELECT "table") AS parts (relid)
-		WHERE NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = parts.relid AND tgname = name)
-	LOOP
-		EXECUTE format('CREATE TRIGGER %I BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
-			'FOR EACH STATEMENT EXECUTE FUNCTION %s', name, part, function);
-		EXECUTE format('ALTER TABLE ONLY %s ENABLE %s TRIGGER %I', part, enabled, name);
-	END LOOP;
-END
-$$;
-
-CREATE FUNCTION homing._remove_trigger("table" regclass, name text) RETURNS void
+-- On a table and all its partitions, in place of one with another function. Readers are not in its way, unlike in
+-- that of DROP TRIGGER.
+CREATE FUNCTION homing._install_guard("table" regclass, function text DEFAULT 'homing._guard()', enabled text DEFAULT 'ALWAYS') RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET homing.own_ddl = on
 AS $$
 DECLARE
 	part regclass;
 BEGIN
 	FOR part IN SELECT relid FROM pg_partition_tree("table") UNION SELECT "table" LOOP
-		EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', name, part);
+		EXECUTE format('CREATE OR REPLACE TRIGGER homing_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
+			'FOR EACH STATEMENT EXECUTE FUNCTION %s', part, function);
+		EXECUTE format('ALTER TABLE ONLY %s ENABLE %s TRIGGER homing_guard', part, enabled);
 	END LOOP;
 END
 $$;
 
-CREATE FUNCTION homing._install_guard("table" regclass) RETURNS void
-LANGUAGE sql SET search_path = pg_catalog, pg_temp
-AS $$
-	SELECT homing._install_trigger("table", 'homing_guard', 'homing._guard()', 'ALWAYS')
-$$;
-
 CREATE FUNCTION homing._remove_guard("table" regclass) RETURNS void
-LANGUAGE sql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET homing.own_ddl = on
 AS $$
-	SELECT homing._remove_trigger("table", 'homing_guard')
+DECLARE
+	part regclass;
+BEGIN
+	FOR part IN SELECT relid FROM pg_partition_tree("table") UNION SELECT "table" LOOP
+		EXECUTE format('DROP TRIGGER IF EXISTS homing_guard ON %s', part);
+	END LOOP;
+END
 $$;
 
 -- The condition by which regions share out an UPDATE or DELETE whose keys are not known beforehand.
