@@ -2,7 +2,7 @@
 # What needs more than that (make check, make demo, make bench …) is in test/tools/project.mk.
 all:
 
-ifneq ($(filter check deps check-% layers format check-format lint demo bench soak,$(MAKECMDGOALS)),)
+ifneq ($(filter check deps check-% layers format check-format lint demo memcheck bench soak,$(MAKECMDGOALS)),)
 include test/tools/project.mk
 else
 

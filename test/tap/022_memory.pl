@@ -1,5 +1,5 @@
-# COPY and INSERT … SELECT of many rows take the same memory as few, in the session and at every home. MEMORY_ROWS
-# is the number of rows; `make soak` takes 10 million.
+# COPY and INSERT … SELECT of many rows take the same memory as few, in the session and at every home, and so do many
+# statements. MEMORY_ROWS is the number of rows; `make soak` takes 10 million.
 use strict;
 use warnings;
 
@@ -65,6 +65,18 @@ is($session->value('SELECT pg_backend_pid()'), $here, 'in the same session all t
 $cluster->poll($_, 'SELECT count(*) = ' . (4000 + 2 * $rows) . ' FROM loaded') for $cluster->names;
 pass('all rows are everywhere');
 $session->close;
+
+# 100,000 statements of one session, each in a transaction of its own.
+my $most_memory = q{SELECT string_agg(substring(pg_read_file('/proc/' || pid || '/status', 0, 5000) FROM 'VmHWM:\s+(\d+) kB'), ' ' ORDER BY n)
+	FROM (SELECT 1, pg_backend_pid() UNION ALL SELECT 2, remote_pid FROM homing.sessions WHERE local_pid = pg_backend_pid() AND region = 'eu') AS s (n, pid);};
+my @of_eu = split /\n/, $cluster->sql('us', q{SELECT id FROM loaded WHERE homing.home_of('loaded', id) = 'eu' ORDER BY id LIMIT 100});
+my $statements = join '', map { "UPDATE loaded SET n = n + 1, filler = 'statement $_' WHERE id = $_;\n" } @of_eu;
+my @most = map { [ split / / ] } split /\n/, $cluster->sql('us', ($statements x 20) . $most_memory . ($statements x 1000) . $most_memory);
+for my $who (0, 1)
+{
+	my $what = ('the session', 'its session at eu')[$who] . ': 100,000 forwarded statements';
+	cmp_ok($most[1][$who] - $most[0][$who], '<=', 512, "$what: $most[1][$who] KiB after $most[0][$who]");
+}
 
 # What PostgreSQL cannot send in one message is refused before it is sent, and the session goes on. That takes some
 # gigabytes: MEMORY_HUGE=1.

@@ -9,6 +9,7 @@
 #                      hot key that moves every second, and of racing first writes; 100 kills of replication;
 #                      10,000 reads of one's own writes
 #   make demo          three regions on this machine, one is killed
+#   make memcheck      two regions under valgrind; needs the Debian package valgrind
 #   make bench         the figures of README, side by side
 #   make deps          install the Debian packages that are missing
 #   make format        format the C++ files; make lint runs clang-tidy
@@ -18,7 +19,7 @@ PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin/pg_config) /usr/l
 export PG_CONFIG
 TOOLS = test/tools
 
-.PHONY: all install uninstall installcheck clean deps check layers format check-format lint demo bench soak
+.PHONY: all install uninstall installcheck clean deps check layers format check-format lint demo memcheck bench soak
 
 all install uninstall installcheck clean:
 	$(MAKE) $@
@@ -64,6 +65,10 @@ lint:
 demo: deps
 	$(TOOLS)/build_and_install.sh
 	$(TOOLS)/with_servers.sh test/demo/demo.sh
+
+memcheck: deps
+	$(TOOLS)/build_and_install.sh
+	$(TOOLS)/with_servers.sh test/tools/memcheck.sh
 
 bench: deps
 	$(TOOLS)/build_and_install.sh

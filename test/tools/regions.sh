@@ -10,6 +10,7 @@
 # Everything listens on 127.0.0.1 and on Unix sockets in $WORK_DIR only.
 
 database=app
+pg_ctl_options=()
 declare -A server_port link_port postmaster
 wan_pid=
 
@@ -42,7 +43,7 @@ start_server()
 			echo "cluster_name = '$name'"
 		} >>"$data/postgresql.conf"
 	fi
-	pg_ctl --pgdata="$data" --log="$WORK_DIR/$name.log" --silent --wait --timeout=60 start 2>>"$WORK_DIR/$name.log" ||
+	pg_ctl "${pg_ctl_options[@]}" --pgdata="$data" --log="$WORK_DIR/$name.log" --silent --wait --timeout=60 start 2>>"$WORK_DIR/$name.log" ||
 		die "server $name does not start: $(tail -n 5 "$WORK_DIR/$name.log")"
 	postmaster[$name]=$(head -n 1 "$data/postmaster.pid")
 }
