@@ -20,6 +20,9 @@ $cluster->sql('us', q{CREATE TABLE readings (id int PRIMARY KEY, value int) PART
 $cluster->sql('us', "SELECT homing.home_table('$_', 'id')") for qw(readings notes pages);
 $cluster->same_everywhere($_) for qw(accounts readings notes);
 
+# No second tail slot: passing something on takes one more.
+$cluster->poll($_, 'SELECT count(*) = 1 FROM homing.tail_slot WHERE current AND taken IS NULL') for qw(us eu);
+
 # While ap is away a table is not homed any more, and another one gets more rows than ap's WAL may keep for the others.
 $cluster->kill('ap');
 $cluster->sql('us', q{SELECT homing.declare_lost('ap', force => true)});
@@ -35,7 +38,7 @@ my ($state) = $cluster->try_sql('ap', q{SET homing.debug_point = 'rejoin-left'; 
 is($state, 'psql exit code 2', 'the region has left, and is not back yet');
 $cluster->poll('ap', 'SELECT true');
 
-my $hint = qr/To use the table without the cluster: SELECT homing\._remove_guard\('public\.readings'\)/;
+my $hint = qr/To use the table without the cluster, as superuser: SELECT homing\._remove_guard\('public\.readings'\)/;
 $cluster->fails_with('ap', 'UPDATE readings SET value = 0 WHERE id = 1', '25006', 'a copy is not written', $hint);
 $cluster->fails_with('ap', 'UPDATE readings_1 SET value = 0 WHERE id = 1', '25006', 'nor is a partition of it', $hint);
 
@@ -66,6 +69,7 @@ is($cluster->sql('ap', 'SELECT DISTINCT note FROM notes'), 'old', 'a table that 
 $cluster->fails_with('ap', q{UPDATE notes SET note = 'newer'}, '25006', 'which nobody takes for others', qr/_remove_guard\('public\.notes'\)/);
 $cluster->sql('ap', q{SELECT homing._remove_guard('notes')});
 $cluster->sql('ap', q{UPDATE notes SET note = 'newer'});
+$cluster->converge;
 is($cluster->sql('us', 'SELECT DISTINCT note FROM notes'), 'new', 'without the guard it is a table like any other');
 
 # What ap applied in joining is more than it may keep for others, and yet it can pass on from its first day.
@@ -74,6 +78,15 @@ $cluster->sql('ap', 'SELECT pg_switch_wal()');
 $cluster->poll('ap', q{SELECT count(*) = 1 FROM homing.tail_slot t JOIN pg_replication_slots s ON s.slot_name = t.slot
 	WHERE t.current AND t.taken IS NULL AND pg_wal_lsn_diff(pg_current_wal_flush_lsn(), s.restart_lsn) < 64 * 1024 * 1024});
 is($cluster->sql('ap', q{SELECT count(*) FROM homing.events WHERE kind ~ '^tail_slot'}), '0', 'and it never gave its slot up');
+
+# Without room for a next one it is given up, and taken anew.
+$cluster->sql('ap', q{SELECT pg_create_physical_replication_slot('spare')});
+$cluster->sql('ap', q{SELECT pg_logical_emit_message(false, 'filler', repeat('x', 1000000)) FROM generate_series(1, 80)});
+$cluster->sql('ap', 'UPDATE accounts SET balance = 8 WHERE id = 1; CHECKPOINT');
+$cluster->poll('ap', q{SELECT count(*) = 1 FROM homing.events WHERE kind = 'tail_slot_dropped'});
+$cluster->poll('ap', q{SELECT count(*) = 1 FROM homing.tail_slot t JOIN pg_replication_slots s ON s.slot_name = t.slot
+	WHERE t.current AND t.taken IS NULL AND pg_wal_lsn_diff(pg_current_wal_flush_lsn(), s.restart_lsn) < 64 * 1024 * 1024});
+pass('no more is kept than relay_retention');
 
 $cluster->stop;
 done_testing();

@@ -373,6 +373,13 @@ BEGIN
 	IF missing IS NOT NULL THEN
 		PERFORM homing._bring_schema(plan->'conninfos'->>(plan->>'donor'), missing);
 	END IF;
+	-- What is checked stays so. Readers are not in the way.
+	FOR homed IN
+		SELECT to_regclass(q[1]) AS relation FROM homing._peer_query('donor', 'SELECT relid::regclass FROM homing.homed_table ORDER BY table_id') q
+	LOOP
+		CONTINUE WHEN homed.relation IS NULL;
+		EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', homed.relation);
+	END LOOP;
 	PERFORM homing._join_check_tables(plan);
 	FOR homed IN
 		SELECT q[1]::regclass AS relation, q[2] AS key
@@ -509,6 +516,20 @@ BEGIN
 END
 $$;
 
+-- Copies that were kept and are not replaced: of tables that are not homed any more.
+CREATE FUNCTION homing._join_tell_left_over(plan jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	relation regclass;
+BEGIN
+	FOR relation IN SELECT k FROM unnest(homing._kept_copies(plan->>'cluster')) k JOIN pg_class c ON c.oid = k WHERE NOT c.relispartition LOOP
+		RAISE WARNING 'table "%" is not homed any more: its rows are those that this region had when it was lost', relation
+			USING HINT = format('Compare them with those of another region. To write the table, as superuser: SELECT homing._remove_guard(%L).', relation);
+	END LOOP;
+END
+$$;
+
 -- A transaction that was told to commit and did not answer may yet do so: it has ended when its session has.
 CREATE FUNCTION homing._join_committed(pid int) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -611,13 +632,13 @@ DECLARE
 	plan jsonb;
 	deciding int;
 	id int2;
-	left_over regclass;
 BEGIN
 	plan := homing._join_meet(homing._join_start(name, conninfo, via, nonce));
 	IF EXISTS (SELECT FROM homing.local_region) THEN
 		-- Only 7 was missing.
 		plan := plan || jsonb_build_object('joining', plan->'map', 'id', (SELECT region_id FROM homing.local_region));
 		PERFORM homing._join_activate(plan);
+		PERFORM homing._join_tell_left_over(plan);
 		RETURN;
 	END IF;
 	PERFORM homing._join_check(plan, nonce);
@@ -659,10 +680,7 @@ BEGIN
 		PERFORM homing._peer_close('step ' || id);
 		PERFORM homing._peer_close('lock ' || id);
 	END LOOP;
-	FOR left_over IN SELECT k FROM unnest(homing._kept_copies(plan->>'cluster')) k JOIN pg_class c ON c.oid = k WHERE NOT c.relispartition LOOP
-		RAISE WARNING 'table "%" is not homed any more: its rows are those that this region had when it was lost', left_over
-			USING HINT = format('Compare them with those of another region. To write the table: SELECT homing._remove_guard(%L).', left_over);
-	END LOOP;
+	PERFORM homing._join_tell_left_over(plan);
 END
 $$;
 COMMENT ON FUNCTION homing.join_cluster(text, text, text) IS

@@ -12,7 +12,7 @@ DECLARE
 BEGIN
 	RAISE EXCEPTION 'table "%" is a copy that a lost region has kept', TG_RELID::regclass USING ERRCODE = 'read_only_sql_transaction',
 		DETAIL = 'Its rows become those of the cluster when this database joins it again; what was written until then would be gone.',
-		HINT = format('homing.join_cluster completes the return. To use the table without the cluster: SELECT homing._remove_guard(%L).', whole);
+		HINT = format('homing.join_cluster completes the return. To use the table without the cluster, as superuser: SELECT homing._remove_guard(%L).', whole);
 END
 $$;
 COMMENT ON FUNCTION homing._refuse_to_write_copy() IS

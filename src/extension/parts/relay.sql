@@ -107,7 +107,7 @@ BEGIN
 END
 $$;
 
--- Of the slots of this region's streams, the one that keeps least.
+-- Of the slots of this region's streams, the one that is furthest.
 CREATE FUNCTION homing._furthest_stream(OUT slot name, OUT restart_lsn pg_lsn)
 STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -166,6 +166,8 @@ DECLARE
 	-- In bytes of WAL, as what follows.
 	retention CONSTANT bigint := pg_size_bytes(current_setting('homing.relay_retention'));
 	rotate_after CONSTANT bigint := least(64 * 1024 * 1024, retention / 2);
+	furthest record;
+	can_follow boolean;
 	present homing.tail_slot;
 	kept bigint;
 	kept_by_next bigint;
@@ -175,7 +177,8 @@ BEGIN
 		RETURN;
 	END IF;
 	PERFORM homing._bound_slots();
-	IF NOT homing._end_tail() THEN
+	-- A slot is copied by a transaction that has written nothing: in the next round.
+	IF pg_current_xact_id_if_assigned() IS NOT NULL OR NOT homing._end_tail() THEN
 		RETURN;
 	END IF;
 	-- While something is passed on, its source stays.
@@ -196,12 +199,15 @@ BEGIN
 		PERFORM homing._begin_tail();
 		RETURN;
 	END IF;
+	SELECT f.slot, f.restart_lsn INTO furthest FROM homing._furthest_stream() f;
+	can_follow := furthest.slot IS NOT NULL
+		AND (SELECT count(*) FROM pg_replication_slots) < current_setting('max_replication_slots')::int;
 	-- What it keeps and a new one would not: the streams need the rest in any case.
 	SELECT max(k.kept) FILTER (WHERE t.current), max(k.kept) FILTER (WHERE NOT t.current) INTO kept, kept_by_next
 	FROM homing.tail_slot t JOIN pg_replication_slots s ON s.slot_name = t.slot
-	CROSS JOIN homing._furthest_stream() f CROSS JOIN pg_wal_lsn_diff(f.restart_lsn, s.restart_lsn) AS k(kept);
-	-- A region that has just joined keeps all that joining wrote, until the next one can follow.
-	IF kept > retention AND kept_by_next > retention / 2 THEN
+	CROSS JOIN pg_wal_lsn_diff(coalesce(furthest.restart_lsn, pg_current_wal_flush_lsn()), s.restart_lsn) AS k(kept);
+	-- A region that has just joined keeps all that joining wrote, until the next one has followed.
+	IF kept > retention AND (kept_by_next > retention / 2 OR (kept_by_next IS NULL AND NOT can_follow)) THEN
 		PERFORM homing._record_event('tail_slot_dropped', NULL, session_user,
 			format('%s of WAL kept for regions that have not received the changes of others', pg_size_pretty(kept)));
 		PERFORM homing._drop_tail_slots();
@@ -214,7 +220,7 @@ BEGIN
 		DELETE FROM homing.tail_slot t WHERE t.current;
 		UPDATE homing.tail_slot t SET current = true;
 		PERFORM homing._drop_slot(present.slot);
-	ELSIF NOT EXISTS (SELECT FROM homing.tail_slot t WHERE NOT t.current)
+	ELSIF can_follow AND NOT EXISTS (SELECT FROM homing.tail_slot t WHERE NOT t.current)
 		AND (kept > rotate_after
 			 OR EXISTS (SELECT FROM jsonb_object_keys(homing._applied_positions()) o WHERE NOT present.positions ? o)) THEN
 		PERFORM homing._take_tail_slot(false);
