@@ -73,6 +73,7 @@ my $memory = q{SELECT string_agg(substring(pg_read_file('/proc/' || pid || '/sta
 my @of_eu = split /\n/, $cluster->sql('us', q{SELECT id FROM loaded WHERE homing.home_of('loaded', id) = 'eu' ORDER BY id LIMIT 100});
 my $statements = join '', map { "UPDATE loaded SET n = n + 1, filler = 'statement $_' WHERE id = $_;\n" } @of_eu;
 my @alone = map { [ split / / ] } split /\n/, $cluster->sql('us', ($statements x 20) . $memory . ($statements x 1000) . $memory);
+is(scalar(grep { /^\d+$/ } map { @$_ } @alone), 4, 'both sessions tell their memory, before and after');
 for my $who (0, 1)
 {
 	my $what = ('the session', 'its session at eu')[$who] . ': 100,000 forwarded statements';

@@ -21,7 +21,7 @@ $cluster->sql('us', "SELECT homing.home_table('$_', 'id')") for qw(readings note
 $cluster->same_everywhere($_) for qw(accounts readings notes);
 
 # No second tail slot: passing something on takes one more.
-$cluster->poll($_, 'SELECT count(*) = 1 FROM homing.tail_slot WHERE current AND taken IS NULL') for qw(us eu);
+$cluster->poll($_, 'SELECT count(*) = 1 AND bool_and(current AND taken IS NULL) FROM homing.tail_slot') for qw(us eu);
 
 # While ap is away a table is not homed any more, and another one gets more rows than ap's WAL may keep for the others.
 $cluster->kill('ap');
@@ -80,6 +80,7 @@ $cluster->poll('ap', q{SELECT count(*) = 1 FROM homing.tail_slot t JOIN pg_repli
 is($cluster->sql('ap', q{SELECT count(*) FROM homing.events WHERE kind ~ '^tail_slot'}), '0', 'and it never gave its slot up');
 
 # Without room for a next one it is given up, and taken anew.
+$cluster->poll('ap', 'SELECT count(*) = 1 AND bool_and(current AND taken IS NULL) FROM homing.tail_slot');
 $cluster->sql('ap', q{SELECT pg_create_physical_replication_slot('spare')});
 $cluster->sql('ap', q{SELECT pg_logical_emit_message(false, 'filler', repeat('x', 1000000)) FROM generate_series(1, 80)});
 $cluster->sql('ap', 'UPDATE accounts SET balance = 8 WHERE id = 1; CHECKPOINT');

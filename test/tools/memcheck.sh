@@ -46,6 +46,7 @@ converge us eu
 ask us "SELECT format('UPDATE accounts SET balance = balance + 1, note = ''n'' || %s WHERE id = %s RETURNING *;', n, id)
 	FROM (SELECT id FROM accounts WHERE homing.home_of('accounts', id) = 'eu' LIMIT 100) k, generate_series(1, $statements / 100) n" \
 	>"$WORK_DIR/forwarded.sql"
+[ "$(wc -l <"$WORK_DIR/forwarded.sql")" -ge "$((statements / 100))" ] || die "memcheck: there is nothing to forward"
 echo "memcheck: $statements forwarded statements"
 at us -f "$WORK_DIR/forwarded.sql" -o /dev/null || exit
 echo "memcheck: statements of every kind"
