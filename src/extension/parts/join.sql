@@ -375,9 +375,9 @@ BEGIN
 	END IF;
 	-- What is checked stays so. Readers are not in the way.
 	FOR homed IN
-		SELECT to_regclass(q[1]) AS relation FROM homing._peer_query('donor', 'SELECT relid::regclass FROM homing.homed_table ORDER BY table_id') q
+		SELECT q[1] AS relation FROM homing._peer_query('donor', 'SELECT relid::regclass FROM homing.homed_table ORDER BY table_id') q
+		WHERE to_regclass(q[1]) IS NOT NULL
 	LOOP
-		CONTINUE WHEN homed.relation IS NULL;
 		EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', homed.relation);
 	END LOOP;
 	PERFORM homing._join_check_tables(plan);
@@ -516,20 +516,6 @@ BEGIN
 END
 $$;
 
--- Copies that were kept and are not replaced: of tables that are not homed any more.
-CREATE FUNCTION homing._join_tell_left_over(plan jsonb) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	relation regclass;
-BEGIN
-	FOR relation IN SELECT k FROM unnest(homing._kept_copies(plan->>'cluster')) k JOIN pg_class c ON c.oid = k WHERE NOT c.relispartition LOOP
-		RAISE WARNING 'table "%" is not homed any more: its rows are those that this region had when it was lost', relation
-			USING HINT = format('Compare them with those of another region. To write the table, as superuser: SELECT homing._remove_guard(%L).', relation);
-	END LOOP;
-END
-$$;
-
 -- A transaction that was told to commit and did not answer may yet do so: it has ended when its session has.
 CREATE FUNCTION homing._join_committed(pid int) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -638,7 +624,7 @@ BEGIN
 		-- Only 7 was missing.
 		plan := plan || jsonb_build_object('joining', plan->'map', 'id', (SELECT region_id FROM homing.local_region));
 		PERFORM homing._join_activate(plan);
-		PERFORM homing._join_tell_left_over(plan);
+		PERFORM homing._tell_kept_copies(plan->>'cluster');
 		RETURN;
 	END IF;
 	PERFORM homing._join_check(plan, nonce);
@@ -680,7 +666,7 @@ BEGIN
 		PERFORM homing._peer_close('step ' || id);
 		PERFORM homing._peer_close('lock ' || id);
 	END LOOP;
-	PERFORM homing._join_tell_left_over(plan);
+	PERFORM homing._tell_kept_copies(plan->>'cluster');
 END
 $$;
 COMMENT ON FUNCTION homing.join_cluster(text, text, text) IS

@@ -33,6 +33,20 @@ AS $$
 		AND t.tgargs = convert_to(cluster, 'SQL_ASCII') || '\x00'
 $$;
 
+-- After joining: those that are left are of tables that are not homed any more.
+CREATE FUNCTION homing._tell_kept_copies(cluster text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	relation regclass;
+BEGIN
+	FOR relation IN SELECT k FROM unnest(homing._kept_copies(cluster)) k JOIN pg_class c ON c.oid = k WHERE NOT c.relispartition LOOP
+		RAISE WARNING 'table "%" is not homed any more: its rows are those that this region had when it was lost', relation
+			USING HINT = format('Compare them with those of another region. To write the table, as superuser: SELECT homing._remove_guard(%L).', relation);
+	END LOOP;
+END
+$$;
+
 -- Exchanges the rows of those buckets in which the copy is not what the session sees. Returns how many it took. The
 -- bucket of a row follows from its key as text: here and in _bring_rows under the settings of _bucket_digests.
 CREATE FUNCTION homing._renew_copy(session text, relation regclass, key name) RETURNS bigint

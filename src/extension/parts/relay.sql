@@ -93,9 +93,11 @@ $$;
 CREATE FUNCTION homing._end_tail() RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	needed CONSTANT boolean := homing._needs_tail();
 BEGIN
-	IF homing._needs_tail() OR NOT (EXISTS (SELECT FROM homing.tail_slot) OR EXISTS (SELECT FROM homing._tail_slots())) THEN
-		RETURN homing._needs_tail();
+	IF needed OR NOT (EXISTS (SELECT FROM homing.tail_slot) OR EXISTS (SELECT FROM homing._tail_slots())) THEN
+		RETURN needed;
 	END IF;
 	-- Who joins has made the slot of its stream when it comes for a tail slot: we see the one, or it waits for us.
 	LOCK TABLE homing.tail_slot IN SHARE ROW EXCLUSIVE MODE;
