@@ -13,7 +13,7 @@ DATA_built = src/extension/pg_homing--1.0.sql
 SOURCES := $(wildcard src/*.cpp src/core/*.cpp src/remote/*.cpp src/pg/*.cpp src/write/*.cpp \
 	src/rehome/*.cpp src/replicate/*.cpp)
 OBJS = $(SOURCES:.cpp=.o)
-SQL_PARTS = $(addprefix src/extension/parts/,catalog.sql peer.sql write.sql sequences.sql txn.sql cluster.sql homes.sql register.sql ownership.sql utility.sql orphans.sql relay.sql lease.sql vote.sql map.sql lost.sql survivors.sql declare.sql declarer.sql welcome.sql join.sql witness.sql rejoin.sql kept_copy.sql verify.sql repair.sql views.sql privileges.sql)
+SQL_PARTS = $(addprefix src/extension/parts/,catalog.sql peer.sql write.sql sequences.sql txn.sql cluster.sql homes.sql register.sql ownership.sql utility.sql orphans.sql relay.sql lease.sql vote.sql map.sql lost.sql survivors.sql declare.sql declarer.sql welcome.sql snapshot.sql join.sql witness.sql rejoin.sql kept_copy.sql missing.sql verify.sql repair.sql views.sql privileges.sql)
 
 # A write at home meets some forty small functions: optimized as one program they are fewer and lie side by side.
 WHOLE = -flto=auto -fno-plt

@@ -208,7 +208,8 @@ void ReadRaw(RawCatalog *raw)
 		return;
 
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ReadTable("local_region", {"region_id", "fenced", "cluster_id"}, snapshot, &raw->local_region);
+	ReadTable("local_region", {"region_id", "fenced", "cluster_id", "missing"}, snapshot,
+	          &raw->local_region);
 	raw->present = raw->local_region.count > 0;
 	if (raw->present) {
 		ReadTable("cluster_map", {"epoch"}, snapshot, &raw->cluster_map);
@@ -333,6 +334,9 @@ std::unique_ptr<Catalog> Build(const RawCatalog &raw)
 		ComingMoves()});
 	if (catalog->fenced.empty() && catalog->map.HereIsLost())
 		catalog->fenced = "this region was declared lost";
+	if (catalog->fenced.empty() && !Regions(here.values[3]).empty())
+		catalog->fenced =
+			"this region lacks the last changes of a lost one, and takes a copy of them";
 
 	for (int i = 0; i < raw.homed_table.count; ++i) {
 		const RawRow &row = raw.homed_table.rows[i];

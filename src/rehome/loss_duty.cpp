@@ -1,4 +1,3 @@
-#include "core/lease.hpp"
 #include "rehome/loss_duty.hpp"
 #include "rehome/own_transaction.hpp"
 #include "rehome/worker_state.hpp"
@@ -19,7 +18,6 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kPause{5000};
-constexpr milliseconds kTimeout{90000};
 constexpr milliseconds kGlance{20};
 
 remote::ConnectionOptions OptionsForHere(Oid administrator)
@@ -42,9 +40,10 @@ remote::ConnectionOptions OptionsForHere(Oid administrator)
 
 }  // namespace
 
-void LossDuty::Round(bool wanted, int before, remote::Waiter &waiter, Oid administrator)
+void LossDuty::Round(bool wanted, milliseconds wait, std::optional<milliseconds> patience,
+                     remote::Waiter &waiter, Oid administrator)
 {
-	if (declaring_ != nullptr) {
+	if (busy_ != nullptr) {
 		Hear();
 		return;
 	}
@@ -52,13 +51,15 @@ void LossDuty::Round(bool wanted, int before, remote::Waiter &waiter, Oid admini
 		due_.reset();
 		return;
 	}
-	const milliseconds wait(core::DeclareAfter(before).us / 1000);
 	if (!due_)
 		due_ = Clock::now() + wait;
 	if (Clock::now() < *due_)
 		return;
 	due_ = Clock::now() + kPause + wait;
 	Begin(waiter, administrator);
+	give_up_.reset();
+	if (patience)
+		give_up_ = Clock::now() + *patience;
 	Hear();
 }
 
@@ -67,12 +68,11 @@ void LossDuty::Begin(remote::Waiter &waiter, Oid administrator)
 	pg::RegionConnection connection = pg::Connect(OptionsForHere(administrator), waiter);
 	connection->Execute(
 		"SELECT set_config('search_path', 'pg_catalog, pg_temp', false), set_config('jit', 'off', false)");
-	connection->Send("SELECT homing._declare_by_itself($1::bigint)::text",
+	connection->Send("SELECT homing._see_to_losses($1::bigint)",
 	                 {{std::to_string(static_cast<std::int64_t>(pg::settings.auto_declare_lost_s) *
 	                                  1000)}});
 	connection->Sync();
-	declaring_ = std::move(connection);
-	declare_until_ = Clock::now() + kTimeout;
+	busy_ = std::move(connection);
 }
 
 // Whether what was asked for is done.
@@ -80,9 +80,9 @@ void LossDuty::Hear()
 {
 	std::string outcome;
 	try {
-		declaring_->SetPause(Clock::now() + kGlance);
-		while (declaring_->AwaitsSync()) {
-			const remote::Result result = declaring_->Receive();
+		busy_->SetPause(Clock::now() + kGlance);
+		while (busy_->AwaitsSync()) {
+			const remote::Result result = busy_->Receive();
 			if (!result)
 				continue;
 			if (PQresultStatus(result.get()) == PGRES_FATAL_ERROR)
@@ -92,19 +92,20 @@ void LossDuty::Hear()
 				outcome = PQgetvalue(result.get(), 0, 0);
 		}
 	} catch (const remote::NotYet &) {
-		if (Clock::now() < declare_until_)
+		if (!give_up_ || Clock::now() < *give_up_)
 			return;
-		declaring_.reset();
+		busy_.reset();
 		throw Failure("no answer in time");
 	} catch (const remote::Error &) {
-		declaring_.reset();
+		busy_.reset();
 		throw;
 	}
-	declaring_.reset();
+	busy_.reset();
 	due_.reset();
 	if (!outcome.empty())
 		pg::PgCall([&] {
-			ereport(LOG, (errmsg("declared a loss"), errdetail_internal("%s", outcome.c_str())));
+			ereport(LOG, (errmsg("saw to the loss of regions"),
+			              errdetail_internal("%s", outcome.c_str())));
 		});
 }
 

@@ -1,5 +1,5 @@
-// What the worker of a survivor does about losses when nobody else does: it finishes those that were begun, and
-// declares those that homing.auto_declare_lost is about (parts/declarer.sql).
+// What the worker of a survivor does about losses: it takes what this region lacks of them, and when nobody else does it
+// finishes those that were begun, and declares those that homing.auto_declare_lost is about (parts/declarer.sql).
 //
 // In a session of its own, with this very region: the declaration takes sessions with all others, and its steps must
 // see each other's commits. It is not waited for: the worker's other duties go on, some of which may be what it waits for.
@@ -17,9 +17,12 @@ namespace homing::rehome {
 
 class LossDuty {
 public:
-	// One round, outside a transaction. `wanted`: there is a loss to finish or to declare. `before`: how many regions that
-	// answer would do it before this one. Connects as `administrator`. Throws std::exception.
-	void Round(bool wanted, int before, remote::Waiter &waiter, Oid administrator);
+	// One round, outside a transaction. `wanted`: there is something to do, which begins when it has been wanted for `wait`
+	// and is given up after `patience`. Connects as `administrator`. Throws std::exception.
+	void Round(bool wanted, std::chrono::milliseconds wait,
+	           std::optional<std::chrono::milliseconds> patience, remote::Waiter &waiter,
+	           Oid administrator);
+	bool Busy() const { return busy_ != nullptr; }
 
 private:
 	using Clock = std::chrono::steady_clock;
@@ -28,8 +31,8 @@ private:
 	void Hear();
 
 	std::optional<Clock::time_point> due_;  // when to do something about them
-	pg::RegionConnection declaring_;        // somebody is at it
-	Clock::time_point declare_until_;
+	pg::RegionConnection busy_;             // somebody is at it
+	std::optional<Clock::time_point> give_up_;
 };
 
 }  // namespace homing::rehome

@@ -80,7 +80,7 @@ remote::ConnectionOptions OptionsOf(const std::string &region, Oid user)
 
 // A row of homing._doubts, as text; nullptr: NULL.
 struct RawDoubt {
-	const char *fields[8];
+	const char *fields[9];
 };
 
 struct RawDoubts {
@@ -93,12 +93,12 @@ void ReadDoubts(MemoryContext context, RawDoubts *doubts)
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	Query(
-		"SELECT gid, resolution, decision, coordinator, lost, applied, age, lost_here FROM homing._doubts()");
+		"SELECT gid, resolution, decision, coordinator, lost, complete, applied, age, lost_here FROM homing._doubts()");
 	MemoryContext old = MemoryContextSwitchTo(context);
 	doubts->count = SPI_processed;
 	doubts->rows = static_cast<RawDoubt *>(palloc0(sizeof(RawDoubt) * (SPI_processed + 1)));
 	for (uint64 row = 0; row < SPI_processed; ++row) {
-		for (int i = 0; i < 8; ++i)
+		for (int i = 0; i < 9; ++i)
 			doubts->rows[row].fields[i] =
 				SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, i + 1);
 	}
@@ -188,13 +188,13 @@ void SecondPhase::Round(remote::Waiter &waiter, Oid administrator)
 		part.gid = fields[0];
 		living.insert(part.gid);
 		part.coordinator = fields[3] != nullptr ? fields[3] : "";
-		part.age = milliseconds(std::strtoll(fields[6], nullptr, 10));
+		part.age = milliseconds(std::strtoll(fields[7], nullptr, 10));
 		part.state.operator_decision = Decided(fields[1]);
 		part.state.decision = Decided(fields[2]);
 		part.state.coordinator_lost = fields[4] != nullptr && fields[4][0] == 't';
-		part.state.stream_complete = part.state.coordinator_lost;
-		part.state.applied = std::strtoull(fields[5], nullptr, 10);
-		part.state.lost_here = fields[7] != nullptr && fields[7][0] == 't';
+		part.state.stream_complete = fields[5] != nullptr && fields[5][0] == 't';
+		part.state.applied = std::strtoull(fields[6], nullptr, 10);
+		part.state.lost_here = fields[8] != nullptr && fields[8][0] == 't';
 		part.state.overdue = part.age >= kOverdue;
 		auto answer = answers_.find(part.gid);
 		if (answer != answers_.end())

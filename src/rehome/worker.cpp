@@ -68,6 +68,7 @@ constexpr milliseconds kDeadlockPause{5000};
 constexpr milliseconds kPrunePause{60000};
 constexpr milliseconds kReadAgain{10000};
 constexpr milliseconds kTailsPause{1000};
+constexpr milliseconds kDeclareTimeout{90000};
 
 // --- the worker -------------------------------------------------------------------------------------
 
@@ -161,7 +162,7 @@ private:
 	void ForgetOutcomes();
 	void KeepTails();
 	void RemoveLostStreams();
-	void DeclareLosses();
+	void SeeToLosses();
 
 	core::WaitGraph LookAtWaits();
 	void CancelDeadlocked(const core::Victim &victim);
@@ -180,6 +181,7 @@ private:
 	core::RegionId here_;
 	core::MapSummary mine_;
 	bool fenced_ = false;
+	bool missing_ = false;  // we lack the end of a lost region's stream
 	core::Electorate electorate_;
 	bool witness_ = false;  // this is no region, and votes only
 	bool losses_ = false;
@@ -215,7 +217,7 @@ milliseconds Interval()
 bool Worker::NothingHasChanged() const
 {
 	return settled_ && pg::CatalogIsCurrent() && pg::CurrentVersion() == seen_ && !map_changed_ &&
-	       !losses_ && !lost_streams_ && pg::settings.auto_declare_lost_s == 0 &&
+	       !losses_ && !missing_ && !lost_streams_ && pg::settings.auto_declare_lost_s == 0 &&
 	       Clock::now() < read_again_due_;
 }
 
@@ -246,6 +248,7 @@ void Worker::ReadOwnState()
 	mine_.epoch = core::Epoch(state.epoch);
 	mine_.digest = state.digest;
 	fenced_ = state.fenced;
+	missing_ = state.missing;
 	losses_ = state.losses && state.votes;
 	witness_ = state.witness;
 	electorate_ = {};
@@ -477,6 +480,9 @@ void Worker::ExchangeMaps()
 
 void Worker::EndPrepared()
 {
+	// What is copied then would not be what this region has.
+	if (missing_ && loss_duty_.Busy())
+		return;
 	waiter_.AllowUntil(Clock::time_point::max());
 	try {
 		second_phase_.Round(waiter_, administrator_);
@@ -576,7 +582,7 @@ void Worker::ForgetOutcomes()
 // Those that have been released to this region, or to a lost one whose heir it is.
 void Worker::AcceptHomes()
 {
-	if (fenced_ || witness_ || !pg::MayServe(electorate_))
+	if (fenced_ || missing_ || witness_ || !pg::MayServe(electorate_))
 		return;
 	MemoryContext context = CurrentMemoryContext;
 	InTransaction([&] { pg::PgCall([&] { Call("SELECT homing._accept_homes()", {}, context); }); });
@@ -636,7 +642,7 @@ void Worker::RemoveLostStreams()
 	InTransaction([&] { pg::PgCall([&] { Call("SELECT homing._clean_up_lost()", {}, context); }); });
 }
 
-void Worker::DeclareLosses()
+void Worker::SeeToLosses()
 {
 	const auto before = std::count_if(peers_.begin(), peers_.end(), [this](const auto &entry) {
 		return !entry.second.lost && !entry.second.witness && entry.first < here_ &&
@@ -644,7 +650,12 @@ void Worker::DeclareLosses()
 	});
 	waiter_.AllowUntil(Clock::now() + milliseconds(pg::settings.connect_timeout_ms));
 	try {
-		loss_duty_.Round(losses_ && !fenced_, static_cast<int>(before), waiter_, administrator_);
+		if (missing_)
+			loss_duty_.Round(!fenced_, milliseconds(0), std::nullopt, waiter_, administrator_);
+		else
+			loss_duty_.Round(losses_ && !fenced_,
+			                 milliseconds(core::DeclareAfter(static_cast<int>(before)).us / 1000),
+			                 kDeclareTimeout, waiter_, administrator_);
 	} catch (const remote::Error &error) {
 		throw Failure(error.what());
 	}
@@ -704,8 +715,9 @@ void Worker::Run()
 				StartLeaseKeeper();
 				StartDeclarer();
 			});
+		// First: a region that cannot be reached can take long, and may be the one.
+		Do("see to the loss of regions", &Worker::SeeToLosses);
 		Do("exchange cluster maps", &Worker::ExchangeMaps);
-		Do("declare a loss", &Worker::DeclareLosses);
 		Do("end prepared transactions", &Worker::EndPrepared);
 		Do("look for deadlocks", &Worker::FindDeadlocks);
 		Do("forget old outcomes", &Worker::ForgetOutcomes);

@@ -93,7 +93,7 @@ void ReadState(RawState *state, MemoryContext context)
 		"SELECT l.cluster_id::text, l.region_id, l.fenced IS NOT NULL, homing._has_lost_streams(), l.admin, c.epoch, "
 		"homing._map_digest(), EXISTS (SELECT FROM homing.member m WHERE m.region_id = l.region_id AND m.status = 'active'), "
 		"pg_catalog.cardinality(homing._unfinished_losses()) > 0 OR pg_catalog.cardinality(homing._silent_here("
-		"(pg_catalog.extract('epoch', pg_catalog.current_setting('homing.auto_declare_lost')::pg_catalog.interval) * 1000)::pg_catalog.int8)) > 0, homing._is_witness() "
+		"(pg_catalog.extract('epoch', pg_catalog.current_setting('homing.auto_declare_lost')::pg_catalog.interval) * 1000)::pg_catalog.int8)) > 0, homing._is_witness(), l.missing <> '{}' "
 		"FROM homing.local_region l CROSS JOIN homing.cluster_map c");
 	if (SPI_processed == 1) {
 		state->region = true;
@@ -107,6 +107,7 @@ void ReadState(RawState *state, MemoryContext context)
 		state->votes = DatumGetBool(Column(0, 8));
 		state->losses = DatumGetBool(Column(0, 9));
 		state->witness = DatumGetBool(Column(0, 10));
+		state->missing = DatumGetBool(Column(0, 11));
 
 		// A lost region whose name lives on in a later incarnation has no server of its own.
 		Query(

@@ -24,7 +24,8 @@ struct RawState {
 	bool fenced = false;
 	bool votes = false;
 	bool witness = false;
-	bool losses = false;  // one is to be finished, or declared
+	bool losses = false;   // one is to be finished, or declared
+	bool missing = false;  // it lacks the end of a lost region's stream
 	bool lost_streams = false;
 	Oid administrator = InvalidOid;
 	int64 epoch = 0;

@@ -19,7 +19,7 @@ namespace {
 struct CopyStatement {
 	const char *sql;
 	Datum rows;
-	int64 processed;
+	int64 number;
 };
 
 void Run(void *argument)
@@ -28,9 +28,15 @@ void Run(void *argument)
 	Oid types[] = {JSONBOID};
 	Datum values[] = {statement->rows};
 	SPI_connect();
-	if (SPI_execute_with_args(statement->sql, 1, types, values, nullptr, false, 0) < 0)
+	const int result = SPI_execute_with_args(statement->sql, 1, types, values, nullptr, false, 0);
+	if (result < 0)
 		elog(ERROR, "could not execute: %s", statement->sql);
-	statement->processed = static_cast<int64>(SPI_processed);
+	statement->number = static_cast<int64>(SPI_processed);
+	if (result == SPI_OK_SELECT) {
+		bool null = false;
+		statement->number =
+			DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &null));
+	}
 	SPI_finish();
 }
 
@@ -40,7 +46,8 @@ extern "C" {
 
 PG_FUNCTION_INFO_V1(homing_write_copy);
 
-// (relation, statement, rows): runs the statement, with the rows as $1, on the relation. Returns its row count.
+// (relation, statement, rows): runs the statement, with the rows as $1, on the relation. Returns its row count, or the
+// bigint that a query selects.
 PGDLLEXPORT Datum homing_write_copy(PG_FUNCTION_ARGS)
 {
 	CopyStatement statement{text_to_cstring(PG_GETARG_TEXT_PP(1)), PG_GETARG_DATUM(2), 0};
@@ -51,7 +58,7 @@ PGDLLEXPORT Datum homing_write_copy(PG_FUNCTION_ARGS)
 	replorigin_session_origin = before;
 	if (error != nullptr)
 		ReThrowError(error);
-	PG_RETURN_INT64(statement.processed);
+	PG_RETURN_INT64(statement.number);
 }
 
 }  // extern "C"

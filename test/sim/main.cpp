@@ -28,6 +28,7 @@ int main(int argc, char **argv)
 		sum.moves += outcome.moves;
 		sum.losses += outcome.losses;
 		sum.crashes += outcome.crashes;
+		sum.copies += outcome.copies;
 		const auto now = std::chrono::steady_clock::now();
 		if (limit_s > 0 && std::chrono::duration<double>(now - start).count() > limit_s) {
 			++done;
@@ -39,9 +40,9 @@ int main(int argc, char **argv)
 		}
 	}
 	std::printf(
-		"%llu seeds without a fault: %lld writes, %lld hand-overs, %lld declarations, %lld crashes\n",
+		"%llu seeds without a fault: %lld writes, %lld hand-overs, %lld declarations, %lld crashes, %lld copies\n",
 		static_cast<unsigned long long>(done), static_cast<long long>(sum.writes),
 		static_cast<long long>(sum.moves), static_cast<long long>(sum.losses),
-		static_cast<long long>(sum.crashes));
+		static_cast<long long>(sum.crashes), static_cast<long long>(sum.copies));
 	return 0;
 }

@@ -14,6 +14,8 @@ struct Bugs {
 	bool apply_from_fenced = false;
 	bool final_by_some = false;  // not all survivors have reported
 	bool serve_before_tails = false;
+	bool copy_over_own_writes = false;  // those that the source has not received
+	bool move_before_copying = false;   // streams go on from a copy that may not get ready
 };
 
 // What the promises do not cover. The checkers must see what comes of it.
@@ -43,6 +45,7 @@ struct Plan {
 	int real_drift_ppm = 1000;  // how far they are
 	bool cut_off_lost = false;  // whom somebody wants declared lost, all the time
 	int most_lost = 2;          // declarations are not begun beyond that
+	bool tails_kept = true;     // regions pass on the end of a lost one's stream; else it is copied
 	Bugs bugs;
 	Beyond beyond;
 };

@@ -189,6 +189,17 @@ bool Region::HasTails() const
 	return core::HasAllTails(applied_, finals);
 }
 
+// Nobody passes on what we lack.
+bool Region::Missing() const
+{
+	if (plan_.tails_kept)
+		return false;
+	return std::any_of(map_.members.begin(), map_.members.end(), [this](const Member &member) {
+		return member.status == Member::Status::kLost &&
+		       core::PositionOf(applied_, member.id) < member.final_position;
+	});
+}
+
 // What our stream must depend on before we write these homes: every lost region's end, and the release by
 // which each home came.
 Positions Region::Needs(const std::vector<core::HomeId> &homes) const
@@ -214,7 +225,7 @@ Positions Region::Needs(const std::vector<core::HomeId> &homes) const
 
 bool Region::MayServe(HomeId home, Instant now) const
 {
-	if (!running_)
+	if (!running_ || (Missing() && !plan_.bugs.serve_before_tails))
 		return false;
 	if (!routed_here_[static_cast<std::size_t>(home.value)])
 		return false;
@@ -257,7 +268,7 @@ bool Region::Release(HomeId home, RegionId to, Instant now)
 
 void Region::AcceptHomes(Instant now)
 {
-	if (Fenced() || !holder_->MayServe(now))
+	if (Fenced() || Missing() || !holder_->MayServe(now))
 		return;
 	std::vector<core::HomeId> awaited;
 	for (int home = 0; home < plan_.homes; ++home) {
@@ -288,7 +299,7 @@ void Region::AcceptHomes(Instant now)
 
 void Region::TakeOver(Instant now)
 {
-	if (Fenced() || !holder_->MayServe(now))
+	if (Fenced() || Missing() || !holder_->MayServe(now))
 		return;
 	const bool complete = HasTails();
 	std::vector<core::HomeId> inherited;
@@ -365,7 +376,7 @@ bool Region::Apply(const Region &origin)
 {
 	const Position next = core::PositionOf(applied_, origin.id_);
 	// The publisher has dropped the slot of a region that its map calls lost.
-	if (StoppedApplying(origin.id_) || Fenced() || next >= origin.log_.size() ||
+	if (StoppedApplying(origin.id_) || Fenced() || paused_ || next >= origin.log_.size() ||
 	    origin.map_.Find(id_)->status == Member::Status::kLost || !BarrierHolds(origin.log_[next]))
 		return false;
 	ApplyEntry(origin.id_, origin.log_[next]);
@@ -390,6 +401,46 @@ bool Region::ApplyRelayed(RegionId origin, const Region &lost, const Region &sou
 		return false;
 	indirect_.insert(origin);
 	ApplyEntry(origin, lost.log_[next]);
+	return true;
+}
+
+bool Region::CopyFrom(const Region &source)
+{
+	if (Fenced() || !Missing())
+		return false;
+	if (!copied_) {
+		if (source.Fenced() || source.Missing() || source.map_.epoch != map_.epoch)
+			return false;
+		Durable();
+		paused_ = true;
+		Durable();
+		for (const Member &member : map_.members) {
+			if (member.id != id_ && member.id != source.id_ &&
+			    core::PositionOf(source.applied_, member.id) < core::PositionOf(applied_, member.id))
+				return false;
+		}
+		if (core::PositionOf(source.applied_, id_) < log_.size() && !plan_.bugs.copy_over_own_writes)
+			return false;
+		Positions positions = source.applied_;
+		positions.erase(id_);
+		positions[source.id_] = source.log_.size();
+		if (plan_.bugs.move_before_copying) {
+			applied_ = positions;
+			paused_ = false;
+		}
+		Durable(50);  // it takes long
+		values_ = source.values_;
+		ownership_ = source.ownership_;
+		releases_ = source.releases_;
+		copied_ = positions;
+		Rebuild();
+	}
+	Durable();
+	applied_ = *copied_;
+	copied_.reset();
+	paused_ = false;
+	Rebuild();
+	Durable();
 	return true;
 }
 

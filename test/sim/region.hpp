@@ -107,6 +107,8 @@ public:
 	bool Apply(const Region &origin);
 	// The same out of another region's copy.
 	bool ApplyRelayed(RegionId origin, const Region &lost, const Region &source);
+	// Takes what it lacks of lost regions, and all else, from a region that lacks nothing; false: it does not.
+	bool CopyFrom(const Region &source);
 	bool Write(HomeId home, std::int64_t id, Instant now);
 	bool Release(HomeId home, RegionId to, Instant now);
 	void WantLost(RegionId region) { wanted_lost_.insert(region); }
@@ -137,6 +139,7 @@ private:
 	bool AcceptsMap(const ClusterMap &map, Instant now) const;
 	bool HasVotedAgainst(RegionId region) const;
 	bool HasTails() const;
+	bool Missing() const;
 	Positions Needs(const std::vector<core::HomeId> &homes) const;
 	bool BarrierHolds(const Entry &entry) const;
 	void ApplyEntry(RegionId origin, const Entry &entry);
@@ -154,6 +157,8 @@ private:
 	std::vector<Entry> log_;
 	Positions applied_;
 	std::set<RegionId> indirect_;
+	bool paused_ = false;              // it copies: no stream goes on
+	std::optional<Positions> copied_;  // how far the copy is, until the streams go on from there
 	std::vector<std::int64_t> values_;
 	std::vector<core::OwnershipEntry> ownership_;
 	std::map<std::pair<std::int32_t, std::int64_t>, std::pair<RegionId, Position>>

@@ -20,6 +20,7 @@ Plan HardPlanOf(std::uint64_t seed)
 	plan.most_lost = (plan.regions - 1) / 2;
 	plan.cut_per_s = 1;
 	plan.declare_per_s = 0.5;
+	plan.tails_kept = true;
 	return plan;
 }
 
@@ -72,6 +73,7 @@ TEST(Simulation, HoldsForManySeeds)
 		sum.moves += outcome.moves;
 		sum.losses += outcome.losses;
 		sum.crashes += outcome.crashes;
+		sum.copies += outcome.copies;
 		for (const auto &transition : outcome.transitions)
 			seen.insert(transition.first);
 	}
@@ -80,6 +82,7 @@ TEST(Simulation, HoldsForManySeeds)
 	EXPECT_GT(sum.moves, 150);
 	EXPECT_GT(sum.losses, 50);
 	EXPECT_GT(sum.crashes, 150);
+	EXPECT_GT(sum.copies, 0);
 	using S = homing::core::HomeState;
 	for (const auto &transition : homing::core::Transitions()) {
 		// A loss here never takes all heirs, and an heir here first waits for the ends of the lost: without
@@ -179,6 +182,29 @@ TEST(PlantedBug, ApplyingFromAFencedRegionIsFound)
 TEST(PlantedBug, SkippingASurvivorIsFound)
 {
 	ExpectFound(&Bugs::final_by_some, "P");
+}
+
+TEST(PlantedBug, CopyingOverOwnWritesIsFound)
+{
+	ExpectFoundIn(
+		[](Plan *plan) {
+			plan->tails_kept = false;
+			plan->most_lost = 1;
+			plan->bugs.copy_over_own_writes = true;
+		},
+		"P");
+}
+
+TEST(PlantedBug, MovingStreamsBeforeTheCopyIsFound)
+{
+	ExpectFoundIn(
+		[](Plan *plan) {
+			plan->tails_kept = false;
+			plan->most_lost = 1;
+			plan->crash_at_write = 0.01;
+			plan->bugs.move_before_copying = true;
+		},
+		"P");
 }
 
 TEST(PlantedBug, ServingWithoutTheEndsOfLostRegionsIsFound)

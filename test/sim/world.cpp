@@ -21,6 +21,10 @@ Plan PlanOf(std::uint64_t seed)
 	plan.hand_over_per_s = random.Chance(0.2) ? 0 : 4;
 	plan.drift_ppm = 1000;
 	plan.most_lost = (plan.regions - 1) / 2;
+	plan.tails_kept = random.Chance(0.7);
+	// Of two that lack different ends, neither has all; servers refuse the second loss.
+	if (!plan.tails_kept)
+		plan.most_lost = std::min(plan.most_lost, 1);
 	return plan;
 }
 
@@ -105,6 +109,12 @@ void World::DoStream(int to, int from)
 			if (origin.running() && !machines_[static_cast<std::size_t>(from)].paused &&
 			    Linked(from, to) && Linked(to, from) && region.Apply(origin))
 				continue;
+			if (!plan_.tails_kept) {
+				if (origin.running() && !machines_[static_cast<std::size_t>(from)].paused &&
+				    Linked(from, to) && Linked(to, from) && region.CopyFrom(origin))
+					++outcome_.copies;
+				break;
+			}
 			// Passed on by some other region that has it.
 			bool relayed = false;
 			for (int source = 0; source < plan_.regions && !relayed; ++source) {

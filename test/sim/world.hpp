@@ -15,7 +15,7 @@ namespace homing::sim {
 
 struct Outcome {
 	std::string fault;  // empty: nothing was wrong
-	std::int64_t writes = 0, moves = 0, losses = 0, crashes = 0;
+	std::int64_t writes = 0, moves = 0, losses = 0, crashes = 0, copies = 0;
 	std::map<std::pair<core::HomeState, core::HomeState>, int> transitions;
 };
 

@@ -14,7 +14,9 @@ CREATE TABLE homing.local_region (
 	region_id int2 NOT NULL CHECK (region_id > 0),
 	cluster_id uuid NOT NULL,
 	admin name NOT NULL,     -- the role that peers connect as
-	fenced text              -- why this region must not serve; NULL: it may
+	fenced text,             -- why this region must not serve; NULL: it may
+	missing int2[] NOT NULL DEFAULT '{}',  -- lost regions the end of whose streams it lacks: it must not serve (missing.sql)
+	copied jsonb             -- by region, how far the copy is that has those ends, until the streams go on from there
 );
 CREATE UNIQUE INDEX local_region_single ON homing.local_region ((true));
 COMMENT ON TABLE homing.local_region IS 'the region that this database is; empty outside a cluster';

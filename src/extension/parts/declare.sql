@@ -6,7 +6,8 @@
 --     it where it need not know its outcome: opening a session apart, it takes two round trips until the heirs serve.
 --  2. Every survivor stops applying from the lost regions and waits until its apply worker is gone.
 --  3. Every survivor tells how far it applied. A survivor that missed the tail would serve keys whose last
---     writes it does not have: those who are behind receive it from the furthest (relay.sql).
+--     writes it does not have: those who are behind receive it from the furthest (relay.sql). For whom nobody has kept it
+--     serves later than the others (missing.sql); somebody must have all.
 --     Without force, before 2: a majority of the voters accepts the map of epoch + 1 in which the regions are
 --     pending (vote.sql). They do when all that they promised to them has ended; so by then the regions do not
 --     serve. And instead of 5's first adoption, a majority accepts the map of 4.
@@ -134,6 +135,7 @@ DECLARE
 	votes jsonb;
 	deciding int;
 	noted uuid[] := '{}';
+	lacking int2[] := '{}';  -- survivors that must copy before they serve
 BEGIN
 	BEGIN
 		-- 1. Sessions, and the newest map. A newer map may name survivors that we did not know.
@@ -146,7 +148,7 @@ BEGIN
 			END IF;
 			unopened := ARRAY(SELECT s FROM unnest(survivors) s WHERE s <> ALL (opened) ORDER BY s);
 			EXIT WHEN cardinality(unopened) = 0;
-			SELECT maps || o.maps, stopped || o.stopped INTO maps, stopped FROM homing._open_survivors(newest, unopened,
+			SELECT maps || o.maps, stopped || o.stopped, lacking || o.lacking INTO maps, stopped, lacking FROM homing._open_survivors(newest, unopened,
 				CASE WHEN force THEN targets ELSE '{}' END, here.cluster_id, purpose) o;
 			opened := opened || unopened;
 			SELECT m.value INTO newest FROM jsonb_each(maps) m ORDER BY (m.value->>'epoch')::bigint DESC LIMIT 1;
@@ -183,15 +185,23 @@ BEGIN
 
 			-- 3.
 			FOREACH target IN ARRAY targets LOOP
-				finals := finals || jsonb_build_object(target::text, homing._level_survivors(newest, target, survivors, stopped));
+				SELECT finals || jsonb_build_object(target::text, l.final_position), l.lacking INTO finals, lacking
+				FROM homing._level_survivors(newest, target, survivors, stopped, lacking) l;
 			END LOOP;
+			IF survivors <@ lacking THEN
+				RAISE EXCEPTION 'cannot %: no surviving region has all of the last changes', purpose
+					USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Start a lost region again to let the others catch up, or declare those that are behind lost as well: they can join again.';
+			END IF;
 
-			-- 4.
+			-- 4. Who serves later is no heir.
 			newest := jsonb_set(newest, '{epoch}', to_jsonb(greatest((newest->>'epoch')::bigint,
 				(SELECT max((a.value->>'epoch')::bigint) FROM homing.acceptor a WHERE force)) + 1));
 			newest := jsonb_set(newest, '{members}', (
 				SELECT jsonb_agg(CASE WHEN (m->>'id')::int2 = ANY (targets)
-					THEN m || jsonb_build_object('status', 'lost', 'pending', false, 'spread', to_jsonb(homing._active(newest, survivors)),
+					THEN m || jsonb_build_object('status', 'lost', 'pending', false,
+						'spread', to_jsonb(homing._active(newest, ARRAY(SELECT unnest(survivors) EXCEPT SELECT unnest(lacking)))),
+						'heirs', to_jsonb(ARRAY(SELECT h FROM unnest(homing._jsonb_regions(m->'heirs')) WITH ORDINALITY AS u(h, o)
+												WHERE h <> ALL (lacking) ORDER BY o)),
 						'final_lsn', finals->(m->>'id'), 'lost_epoch', newest->'epoch')
 					ELSE m END ORDER BY (m->>'id')::int2)
 				FROM jsonb_array_elements(newest->'members') m));
@@ -238,7 +248,13 @@ BEGIN
 			USING DETAIL = 'They were prepared there, and no other region had received that they were committed.',
 				HINT = 'homing.lost_parts lists them. When the region comes back, homing.rejoin records what they wrote in homing.orphaned_writes.';
 	END IF;
-	RETURN homing._loss(newest, regions) || CASE WHEN cardinality(noted) = 0 THEN '{}' ELSE jsonb_build_object('lost_parts', cardinality(noted)) END
+	IF cardinality(lacking) > 0 THEN
+		RAISE WARNING 'region % lacks the last changes of what is lost, which nobody has kept for it: it serves when it has copied them from another region', homing._missing_names(lacking)
+			USING HINT = 'homing.regions shows it as fenced until then. To have its homes taken over at once, declare it lost as well.';
+	END IF;
+	RETURN homing._loss(newest, regions) || CASE WHEN cardinality(lacking) = 0 THEN '{}'
+			ELSE jsonb_build_object('behind', (SELECT jsonb_agg(DISTINCT homing._member_name(newest, l)) FROM unnest(lacking) l)) END
+		|| CASE WHEN cardinality(noted) = 0 THEN '{}' ELSE jsonb_build_object('lost_parts', cardinality(noted)) END
 		|| CASE WHEN votes IS NULL THEN '{}'
 		ELSE jsonb_build_object('voted', CASE jsonb_typeof(votes) WHEN 'array' THEN votes ELSE votes->'answered' END) END;
 END

@@ -93,9 +93,10 @@ BEGIN
 END
 $$;
 
--- What the worker of a survivor does about losses when nobody else has for a while: finishes those that somebody began
--- to declare, and declares the regions that a majority has not heard of. Returns what it declared.
-CREATE FUNCTION homing._declare_by_itself(limit_ms bigint) RETURNS jsonb
+-- What the worker of a survivor does about losses: takes what this region lacks of them; when nobody else has for a while,
+-- finishes those that somebody began to declare, and declares the regions that a majority has not heard of. Returns what it
+-- did.
+CREATE FUNCTION homing._see_to_losses(limit_ms bigint) RETURNS text
 VOLATILE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -110,6 +111,9 @@ DECLARE
 	region int2;
 	heard bigint;
 BEGIN
+	IF EXISTS (SELECT FROM homing.local_region l WHERE l.fenced IS NULL AND l.missing <> '{}') THEN
+		RETURN homing._take_missing();
+	END IF;
 	IF cardinality(unfinished) > 0 THEN
 		RETURN homing.declare_lost(unfinished, false, 'begun earlier');
 	END IF;
@@ -140,5 +144,5 @@ BEGIN
 	RETURN homing.declare_lost(lost, false, format('a majority has not heard of it for %s s', limit_ms / 1000));
 END
 $$;
-COMMENT ON FUNCTION homing._declare_by_itself(bigint) IS
-	'finishes losses that were begun, and declares regions lost that a majority has not heard of for so long; for the worker';
+COMMENT ON FUNCTION homing._see_to_losses(bigint) IS
+	'takes what this region lacks of lost ones, finishes losses that were begun, and declares regions lost that a majority has not heard of for so long; for the worker';

@@ -63,6 +63,11 @@ BEGIN
 		RAISE EXCEPTION 'this region is fenced: %', here.fenced
 			USING ERRCODE = 'read_only_sql_transaction', HINT = 'Call the function at a region that serves.';
 	END IF;
+	IF here.missing <> '{}' THEN
+		RAISE EXCEPTION 'this region lacks the last changes of region %', homing._missing_names(here.missing)
+			USING ERRCODE = 'read_only_sql_transaction', DETAIL = 'Its worker takes a copy of them from another region.',
+				HINT = 'Call the function at a region that serves.';
+	END IF;
 	RETURN here;
 END
 $$;
@@ -128,11 +133,11 @@ BEGIN
 	map := homing._map();
 	FOREACH id IN ARRAY peers LOOP
 		SELECT q[1] INTO heard FROM homing._peer_query(homing._region_session(id),
-			'SELECT homing._map_digest() FROM homing.local_region WHERE fenced IS NULL') q;
+			'SELECT homing._map_digest() FROM homing.local_region WHERE fenced IS NULL AND missing = ''{}''') q;
 		IF heard IS NULL THEN
 			RAISE EXCEPTION 'cannot %: region "%" is fenced', purpose, homing._member_name(map, id)
 				USING ERRCODE = 'object_not_in_prerequisite_state',
-					HINT = 'Every region takes part in this change. If it shall not come back, declare it lost.';
+					HINT = 'Every region takes part in this change. Its homing.events say why it is fenced. If it shall not come back, declare it lost.';
 		END IF;
 		IF heard::bigint IS DISTINCT FROM homing._map_digest(map) THEN
 			RAISE EXCEPTION 'the cluster map at region "%" is not the one here', homing._member_name(map, id)

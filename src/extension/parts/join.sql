@@ -41,7 +41,8 @@ BEGIN
 	SELECT q[1] INTO there FROM homing._peer_query('via', 'SELECT FROM pg_extension WHERE extname = ''pg_homing''') q;
 	IF FOUND THEN
 		SELECT q[1] AS region_id, q[2] AS fenced, q[3] AS map INTO there
-		FROM homing._peer_query('via', 'SELECT region_id, fenced, homing._map() FROM homing.local_region WHERE NOT homing._is_witness()') q;
+		FROM homing._peer_query('via', 'SELECT region_id, coalesce(fenced, CASE WHEN missing <> ''{}'' THEN ''it lacks the last changes of a lost region'' END), homing._map()
+			FROM homing.local_region WHERE NOT homing._is_witness()') q;
 	END IF;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'the database that via leads to is not a region of a cluster'
@@ -100,7 +101,7 @@ BEGIN
 					USING ERRCODE = 'lock_not_available', HINT = 'Regions join, are lost, and tables are homed one after the other: try again later.';
 			END;
 			SELECT q[1]::jsonb INTO heard FROM homing._peer_query('step ' || id,
-				'SELECT homing._map() FROM homing.local_region WHERE region_id = $1 AND cluster_id = $2 AND fenced IS NULL',
+				'SELECT homing._map() FROM homing.local_region WHERE region_id = $1 AND cluster_id = $2 AND fenced IS NULL AND missing = ''{}''',
 				id::text, plan->>'cluster') q;
 			IF heard IS NULL THEN
 				RAISE EXCEPTION 'cannot join the cluster: the connection string of region "%" leads to another database, or the region is fenced', region
@@ -286,71 +287,27 @@ BEGIN
 END
 $$;
 
--- Waits, with writers of homed tables at the donor held up, for those that have written. Short tries: who
--- waits behind a lock that waits for a long transaction waits for that too. Our own tables come first, as in
--- a forwarded transaction.
-CREATE FUNCTION homing._join_freeze(plan jsonb) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	tables CONSTANT text := (SELECT string_agg(q[1], ', ') FROM homing._peer_query('step ' || (plan->>'donor'),
-		'SELECT r FROM unnest(homing._replicated_tables()) r UNION ALL SELECT relid::regclass FROM homing.homed_table') q);
-BEGIN
-	PERFORM homing._open_step('freeze', plan->'conninfos'->>(plan->>'donor'));
-	PERFORM homing._peer_query('freeze', 'SET lock_timeout = ''2s''');
-	-- A deadlock with writers is ours to give up.
-	PERFORM homing._peer_query('freeze', 'SET deadlock_timeout = ''50ms''');
-	FOR attempt IN 1 .. 10 LOOP
-		PERFORM homing._peer_query('freeze', 'BEGIN');
-		BEGIN
-			PERFORM homing._peer_query('freeze', format('LOCK TABLE %s IN SHARE MODE', tables));
-			RETURN;
-		EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-			PERFORM homing._peer_query('freeze', 'ROLLBACK');
-		END;
-		PERFORM pg_sleep(0.5);  -- for those who waited behind us
-	END LOOP;
-	RAISE EXCEPTION 'cannot join the cluster: writers of homed tables at region "%" did not end in time',
-		homing._member_name(plan->'map', (plan->>'donor')::int2)
-		USING ERRCODE = 'lock_not_available', HINT = 'pg_stat_activity shows long transactions there: end them and try again.';
-END
-$$;
-
 -- Step 4, second half. Returns the plan with the snapshot; the slots are where it ends.
 CREATE FUNCTION homing._join_snapshot(plan jsonb) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	donor CONSTANT int2 := plan->>'donor';
-	snapshot text;
-	positions jsonb;
+	donor CONSTANT text := plan->>'donor';
+	taken record;
 	id int2;
 	reached pg_lsn;
 BEGIN
-	PERFORM homing._open_step('snapshot', plan->'conninfos'->>(donor::text));
-	PERFORM homing._join_freeze(plan);
-	PERFORM homing._peer_query('snapshot', 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
-	SELECT q[1] INTO snapshot FROM homing._peer_query('snapshot', 'SELECT pg_export_snapshot()') q;
-	SELECT q[1]::jsonb INTO positions FROM homing._peer_query('step ' || donor,
-		'SELECT coalesce(jsonb_object_agg(m.region_id, pg_replication_origin_progress(''pg_'' || s.oid, false)), ''{}'')
-		 FROM homing.member m CROSS JOIN homing.local_region l
-		 JOIN pg_subscription s ON s.subname = homing._stream_name(m.region_id, l.region_id)
-		 JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()') q;
-	-- Its own position. Everything before is flushed when this returns.
-	SELECT positions || jsonb_build_object(donor, q[1]) INTO positions
-	FROM homing._peer_query('step ' || donor, 'SELECT pg_logical_emit_message(true, ''pg_homing'', ''join'')') q;
-	PERFORM homing._peer_query('freeze', 'COMMIT');
-	PERFORM homing._peer_close('freeze');
-
+	SELECT * INTO taken FROM homing._take_snapshot('step ' || donor, plan->'conninfos'->>donor,
+		homing._member_name(plan->'map', donor::int2), 'join the cluster');
 	FOR id IN SELECT unnest(homing._jsonb_regions(plan->'streaming')) LOOP
 		-- NULL: nothing of that region was ever applied; its slot stands before the first.
-		reached := positions->>(id::text);
+		reached := taken.positions->>(id::text);
 		IF reached IS NOT NULL THEN
 			PERFORM homing._peer_query('step ' || id, 'SELECT homing._advance_slot($1, $2)',
 				homing._cluster_stream(plan->>'cluster', id, (plan->>'id')::int2), reached::text);
 		END IF;
 	END LOOP;
-	RETURN plan || jsonb_build_object('snapshot', snapshot, 'positions', positions);
+	RETURN plan || jsonb_build_object('snapshot', taken.snapshot, 'positions', taken.positions);
 END
 $$;
 
@@ -387,7 +344,7 @@ BEGIN
 			'SELECT t.relid::regclass, a.attname FROM homing.homed_table t JOIN homing.activation USING (table_id)
 			 JOIN pg_attribute a ON a.attrelid = t.relid AND a.attnum = t.key_attnum ORDER BY table_id') q
 	LOOP
-		rows := rows + CASE WHEN homed.relation = ANY (kept) THEN homing._renew_copy('donor', homed.relation, homed.key)
+		rows := rows + CASE WHEN homed.relation = ANY (kept) THEN homing._renew_rows('donor', homed.relation, homed.key)
 			ELSE homing._bring_rows('donor', homed.relation) END;
 	END LOOP;
 	RETURN rows;
@@ -428,9 +385,7 @@ DECLARE
 	rows bigint;
 BEGIN
 	PERFORM homing._open_step('step ' || donor, plan->'conninfos'->>donor);
-	PERFORM homing._open_step('donor', plan->'conninfos'->>donor);
-	PERFORM homing._peer_query('donor', 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
-	PERFORM homing._peer_query('donor', format('SET TRANSACTION SNAPSHOT %L', plan->>'snapshot'));
+	PERFORM homing._open_donor(plan->'conninfos'->>donor, plan->>'snapshot');
 
 	INSERT INTO homing.local_region (region_id, cluster_id, admin)
 	VALUES ((plan->>'id')::int2, (plan->>'cluster')::uuid, plan->>'admin');

@@ -46,29 +46,3 @@ BEGIN
 	END LOOP;
 END
 $$;
-
--- Exchanges the rows of those buckets in which the copy is not what the session sees. Returns how many it took. The
--- bucket of a row follows from its key as text: here and in _bring_rows under the settings of _bucket_digests.
-CREATE FUNCTION homing._renew_copy(session text, relation regclass, key name) RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
-SET intervalstyle = 'postgres' SET lc_monetary = 'C' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
-SET session_replication_role = replica
-AS $$
-DECLARE
-	buckets CONSTANT int := homing._bucket_count(relation);
-	different jsonb;
-BEGIN
-	SELECT jsonb_agg(coalesce(h.key, t.key)) INTO different
-	FROM jsonb_each_text(homing._bucket_digests(relation, key, buckets)) h
-	FULL JOIN (SELECT d.* FROM homing._peer_query(session, 'SELECT homing._bucket_digests($1::regclass, $2, $3::int)',
-		relation::text, key::text, buckets::text) q, jsonb_each_text(q[1]::jsonb) d) t USING (key)
-	WHERE h.value IS DISTINCT FROM t.value;
-	IF different IS NULL THEN
-		RETURN 0;
-	END IF;
-	PERFORM homing._write_copy(relation, format('DELETE FROM %s WHERE %s IN (SELECT b::bigint FROM jsonb_array_elements_text($1) b)',
-		relation, homing._bucket(key, buckets)), different);
-	RETURN homing._bring_rows(session, relation, format('%s = ANY (%L::bigint[])', homing._bucket(key, buckets),
-		ARRAY(SELECT jsonb_array_elements_text(different))));
-END
-$$;

@@ -136,12 +136,13 @@ CREATE FUNCTION homing._clean_up_lost() RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	here CONSTANT int2 := (SELECT l.region_id FROM homing.local_region l WHERE l.fenced IS NULL);
+	here CONSTANT int2 := (SELECT l.region_id FROM homing.local_region l WHERE l.fenced IS NULL AND l.missing = '{}');
 	stream record;
 	walsender int;
 	clean boolean := true;
 BEGIN
-	-- A fenced region keeps its slots: with them goes the WAL that tells which of its writes are orphaned.
+	-- A fenced region keeps its slots: with them goes the WAL that tells which of its writes are orphaned. One that lacks
+	-- something knows by its streams what that is.
 	IF here IS NULL OR NOT homing._has_lost_streams() THEN
 		RETURN true;
 	END IF;
@@ -190,7 +191,7 @@ BEGIN
 	RETURN (
 		SELECT EXISTS (
 			SELECT FROM homing.local_region l JOIN homing.member m ON m.status = 'lost' AND m.region_id <> l.region_id
-			WHERE l.fenced IS NULL
+			WHERE l.fenced IS NULL AND l.missing = '{}'
 				AND (EXISTS (SELECT FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
 							 WHERE s.subname = homing._stream_name(m.region_id, l.region_id)
 								AND d.datname = current_database())

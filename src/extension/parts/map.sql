@@ -124,6 +124,7 @@ DECLARE
 	theirs CONSTANT bigint := (map->>'epoch')::bigint;
 	region record;
 	stream text;
+	lacking int2[];
 BEGIN
 	SELECT * INTO here FROM homing.local_region;
 	IF NOT FOUND THEN
@@ -162,6 +163,11 @@ BEGIN
 			EXECUTE format('ALTER SUBSCRIPTION %I DISABLE', stream);
 		END LOOP;
 	END LOOP;
+
+	-- Survivors have stopped applying from it before its final position was known, so ours is final too.
+	lacking := ARRAY(SELECT m.id FROM jsonb_to_recordset(map->'members') AS m(id int2, status text, final_lsn pg_lsn)
+		JOIN homing.member k ON k.region_id = m.id AND k.status <> 'lost'
+		WHERE m.status = 'lost' AND (homing._applied_positions()->>(m.id::text))::pg_lsn < m.final_lsn);
 
 	INSERT INTO homing.member AS k
 		(region_id, name, status, heirs, spread, pending, final_lsn, joined_epoch, lost_epoch)
@@ -203,6 +209,10 @@ BEGIN
 		PERFORM homing._fence(format('declared lost at epoch %s', theirs));
 	ELSIF EXISTS (SELECT FROM homing.member k WHERE k.region_id = here.region_id AND k.pending) THEN
 		PERFORM homing._fence(format('a majority of the regions has voted at epoch %s that this region is lost', theirs));
+	ELSIF lacking <> '{}' THEN
+		UPDATE homing.local_region l SET missing = l.missing || lacking;
+		PERFORM homing._record_event('lacks_end', m.name, session_user, 'nobody has kept its last changes for this region, which serves when it has copied them')
+		FROM homing.member m WHERE m.region_id = ANY (lacking);
 	END IF;
 	RETURN true;
 END
@@ -220,7 +230,7 @@ RETURNS SETOF record
 VOLATILE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT l.region_id, c.epoch, homing._map_digest(),
-		l.fenced IS NOT NULL OR NOT homing._is_witness() AND coalesce(homing._lease_left() <= interval '0', false),
+		l.fenced IS NOT NULL OR l.missing <> '{}' OR NOT homing._is_witness() AND coalesce(homing._lease_left() <= interval '0', false),
 		coalesce((SELECT m.status = 'lost' FROM homing.member m WHERE m.region_id = caller),
 			(SELECT w.status = 'removed' FROM homing.witness w WHERE w.region_id = caller), true),
 		homing._applied_positions(),

@@ -17,7 +17,7 @@ BEGIN
 		BEGIN
 			PERFORM homing._open_step('via', homing._region_conninfo(region.name));
 			SELECT q[1]::jsonb INTO map FROM homing._peer_query('via',
-				'SELECT homing._map() FROM homing.local_region WHERE cluster_id = $1 AND fenced IS NULL', here.cluster_id::text) q;
+				'SELECT homing._map() FROM homing.local_region WHERE cluster_id = $1 AND fenced IS NULL AND missing = ''{}''', here.cluster_id::text) q;
 			IF map IS NOT NULL AND here.region_id <> ALL (homing._living(map)) THEN
 				RETURN map;
 			END IF;

@@ -18,7 +18,8 @@
 --     change: a repeated call goes on with the same. From here on the direct stream is never resumed.
 --  6. The position of the lost region's stream is moved to the end, and the subscription removed.
 --
--- Regions serve only afterwards, when the map with the loss is taken.
+-- Regions serve only afterwards, when the map with the loss is taken. Where nobody has kept it, they take the map without,
+-- and serve when they have copied what they lack (missing.sql).
 
 CREATE TABLE homing.tail_slot (
 	slot name PRIMARY KEY,
@@ -178,6 +179,10 @@ BEGIN
 		PERFORM homing._drop_tail_slots();
 		RETURN;
 	END IF;
+	-- Until the copy is there, another region may be lost of whose end only we have kept something.
+	IF EXISTS (SELECT FROM homing.local_region WHERE missing <> '{}') THEN
+		RETURN;
+	END IF;
 	PERFORM homing._bound_slots();
 	-- A slot is copied by a transaction that has written nothing: in the next round.
 	IF pg_current_xact_id_if_assigned() IS NOT NULL OR NOT homing._end_tail() THEN
@@ -202,8 +207,11 @@ BEGIN
 		RETURN;
 	END IF;
 	SELECT f.slot, f.restart_lsn INTO furthest FROM homing._furthest_stream() f;
+	-- One that a transaction of ours has left when it failed is in nobody's way: it is made anew.
 	can_follow := furthest.slot IS NOT NULL
-		AND (SELECT count(*) FROM pg_replication_slots) < current_setting('max_replication_slots')::int;
+		AND (SELECT count(*) FROM pg_replication_slots s WHERE s.slot_name NOT IN (
+				SELECT x FROM homing._tail_slots() x WHERE x NOT IN (SELECT t.slot FROM homing.tail_slot t)))
+			< current_setting('max_replication_slots')::int;
 	-- What it keeps and a new one would not: the streams need the rest in any case.
 	SELECT max(k.kept) FILTER (WHERE t.current), max(k.kept) FILTER (WHERE NOT t.current) INTO kept, kept_by_next
 	FROM homing.tail_slot t JOIN pg_replication_slots s ON s.slot_name = t.slot
@@ -242,7 +250,8 @@ $$;
 COMMENT ON FUNCTION homing._relay_stream(int2, int2) IS
 	'name of the slot at the source and of the subscription at the reader; without a reader, what all of them begin with';
 
--- The slot to read from, options for the connection, and the position up to which it must be read.
+-- The slot to read from, options for the connection, and the position up to which it must be read. No slot: this region has
+-- not kept what the reader lacks, or has none to spare.
 CREATE FUNCTION homing._open_relay(lost int2, reader int2, beyond pg_lsn, OUT slot text, OUT options text, OUT until pg_lsn)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -260,17 +269,10 @@ BEGIN
 		SELECT t.slot, (t.positions->>(lost::text))::pg_lsn AS complete_from INTO tail
 		FROM homing.tail_slot t JOIN pg_replication_slots s ON s.slot_name = t.slot AND s.wal_status IN ('reserved', 'extended')
 		WHERE t.current;
-		IF origin IS NULL OR (tail.complete_from <= beyond) IS NOT TRUE THEN
-			RAISE EXCEPTION 'region "%" cannot pass on what region "%" lacks of region "%"',
-				(SELECT m.name FROM homing.member m WHERE m.region_id = here),
-				(SELECT m.name FROM homing.member m WHERE m.region_id = reader),
-				(SELECT m.name FROM homing.member m WHERE m.region_id = lost)
-				USING ERRCODE = 'object_not_in_prerequisite_state',
-					DETAIL = format('It keeps what came after %s, but %s and all after it is needed.',
-						coalesce(tail.complete_from::text, 'now'), beyond),
-					HINT = format('Start region "%s" again to let the others catch up, or declare region "%s" lost as well: it can join again.',
-						(SELECT m.name FROM homing.member m WHERE m.region_id = lost),
-						(SELECT m.name FROM homing.member m WHERE m.region_id = reader));
+		IF origin IS NULL OR (tail.complete_from <= beyond) IS NOT TRUE
+			OR (SELECT count(*) FROM pg_replication_slots) >= current_setting('max_replication_slots')::int THEN
+			slot := NULL;
+			RETURN;
 		END IF;
 		PERFORM pg_copy_logical_replication_slot(tail.slot, slot::name, false);
 	END IF;
@@ -347,9 +349,10 @@ $$;
 
 -- --- at the region that declares the loss ------------------------------------------------------------
 
--- Lets every survivor come to the same position of the lost region's stream, which it returns. Requires:
--- sessions "step N" with all of them, and that they have stopped applying from it; `stopped` is where (_stopped_at).
-CREATE FUNCTION homing._level_survivors(map jsonb, lost int2, survivors int2[], stopped jsonb) RETURNS pg_lsn
+-- Lets every survivor come to the same position of the lost region's stream, which it returns, but for those that are
+-- `lacking`: given are those that lack something already, returned also those that cannot come there. Requires: sessions
+-- "step N" with all of them, and that they have stopped applying from it; `stopped` is where (_stopped_at).
+CREATE FUNCTION homing._level_survivors(map jsonb, lost int2, survivors int2[], stopped jsonb, INOUT lacking int2[], OUT final_position pg_lsn)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
@@ -361,7 +364,6 @@ DECLARE
 	position pg_lsn;
 	source int2;
 	where_stopped text;
-	final_position pg_lsn;
 	relay record;
 	opened record;
 	reached pg_lsn;
@@ -383,13 +385,24 @@ BEGIN
 	LOOP
 		final_position := relay.final_position;
 		CONTINUE WHEN relay.reader IS NULL;
-		IF relay.source IS NULL OR relay.source <> ALL (survivors) THEN
+		-- It has already some of what comes after its position.
+		IF relay.source <> ALL (survivors) THEN
 			RAISE EXCEPTION 'cannot declare region "%" lost: no surviving region can pass on its last changes', name
 				USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('Applied up to: %s.', where_stopped),
 					HINT = 'Start the region again to let the others catch up, or declare those that are behind lost as well: they can join again.';
 		END IF;
-		SELECT q[1] AS slot, q[2] AS options, q[3]::pg_lsn AS until INTO opened FROM homing._peer_query('step ' || relay.source,
-			'SELECT * FROM homing._open_relay($1, $2, $3)', lost::text, relay.reader::text, relay.beyond::text) q;
+		-- What it lacks already, what is passed on may build on.
+		CONTINUE WHEN relay.reader = ANY (lacking);
+		IF relay.source IS NOT NULL THEN
+			SELECT q[1] AS slot, q[2] AS options, q[3]::pg_lsn AS until INTO opened FROM homing._peer_query('step ' || relay.source,
+				'SELECT * FROM homing._open_relay($1, $2, $3)', lost::text, relay.reader::text, relay.beyond::text) q;
+		ELSE
+			SELECT NULL AS slot INTO opened;
+		END IF;
+		IF opened.slot IS NULL THEN
+			lacking := lacking || relay.reader;
+			CONTINUE;
+		END IF;
 		PERFORM homing._peer_query('step ' || relay.reader, 'SELECT homing._read_relay($1, $2, $3, $4)',
 			lost::text, relay.source::text, opened.slot, opened.options);
 		last_reached := NULL;
@@ -414,6 +427,5 @@ BEGIN
 		RAISE NOTICE 'region "%" has received the last changes of region "%" from region "%"',
 			homing._member_name(map, relay.reader), name, homing._member_name(map, relay.source);
 	END LOOP;
-	RETURN final_position;
 END
 $$;

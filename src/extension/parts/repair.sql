@@ -8,7 +8,7 @@
 CREATE FUNCTION homing._write_copy(relation regclass, statement text, rows jsonb) RETURNS bigint
 STRICT VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_write_copy';
 COMMENT ON FUNCTION homing._write_copy(regclass, text, jsonb) IS
-	'runs a statement, with $1 the rows, on a homed table in this region only';
+	'runs a statement, with $1 the rows, on a homed table in this region only; returns how many rows it wrote, or the number that it selects';
 
 -- All rows of a key here, in one order, as texts by column.
 CREATE FUNCTION homing._key_rows(relation regclass, key jsonb) RETURNS jsonb

@@ -1,21 +1,22 @@
 -- All survivors at once, over sessions "step <id>", for who declares a loss (declare.sql).
 
 -- Opens a session with each of these survivors, which from then on holds its change lock and does the steps, each
--- committed. Returns their maps. Those that have the map `newest` stop applying from the lost regions in the same
+-- committed. Returns their maps, and those that lack something of earlier losses. Those that have the map `newest` stop applying from the lost regions in the same
 -- round trip: no need to know first that the others have it too, as long as somebody resumes what was stopped in vain.
 CREATE FUNCTION homing._open_survivors(newest jsonb, ids int2[], losses int2[], cluster uuid, purpose text,
-	OUT maps jsonb, OUT stopped jsonb)
+	OUT maps jsonb, OUT stopped jsonb, OUT lacking int2[])
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	digest CONSTANT bigint := homing._map_digest(newest);
 	failed record;
 	id int2;
-	map jsonb;
+	met record;
 	state jsonb;
 BEGIN
 	maps := '{}';
 	stopped := '{}';
+	lacking := '{}';
 	SELECT homing._member_name(newest, split_part(o.session, ' ', 2)::int2) AS region, o.failure INTO failed
 	FROM homing._peer_open_all(ARRAY(SELECT 'step ' || i FROM unnest(ids) i),
 		ARRAY(SELECT homing._region_conninfo(homing._member_name(newest, i)) FROM unnest(ids) i)) o LIMIT 1;
@@ -31,19 +32,23 @@ BEGIN
 		PERFORM homing._peer_post('step ' || id, 'SELECT homing._hold_change()');
 		PERFORM homing._peer_post('step ' || id, 'SELECT homing._await_recount(epoch) FROM homing.cluster_map');
 		PERFORM homing._peer_post('step ' || id,
-			'SELECT homing._map() FROM homing.local_region WHERE region_id = $1 AND cluster_id = $2 AND fenced IS NULL',
+			'SELECT homing._map(), missing <> ''{}'' FROM homing.local_region
+			 WHERE region_id = $1 AND cluster_id = $2 AND fenced IS NULL AND copied IS NULL',
 			id::text, cluster::text);
 		PERFORM homing._peer_post('step ' || id, s, losses::text, digest::text) FROM unnest(homing._stop_steps()) s;
 	END LOOP;
 	FOREACH id IN ARRAY ids LOOP
 		PERFORM homing._peer_take('step ' || id) FROM generate_series(1, 3);
-		SELECT q[1]::jsonb INTO map FROM homing._peer_take('step ' || id) q;
-		IF map IS NULL THEN
+		SELECT q[1]::jsonb AS map, q[2]::boolean AS lacks INTO met FROM homing._peer_take('step ' || id) q;
+		IF met.map IS NULL THEN
 			RAISE EXCEPTION 'cannot %: region "%" is fenced', purpose, homing._member_name(newest, id)
 				USING ERRCODE = 'object_not_in_prerequisite_state',
 					HINT = format('If "%s" shall not come back, declare both lost at once.', homing._member_name(newest, id));
 		END IF;
-		maps := maps || jsonb_build_object(id::text, map);
+		maps := maps || jsonb_build_object(id::text, met.map);
+		IF met.lacks THEN
+			lacking := lacking || id;
+		END IF;
 		PERFORM homing._peer_take('step ' || id);
 		SELECT q[1]::jsonb INTO state FROM homing._peer_take('step ' || id) q;
 		stopped := stopped || jsonb_build_object(id::text, state);

@@ -77,14 +77,15 @@ CREATE FUNCTION homing._bucket_to_empty() RETURNS int2
 VOLATILE LANGUAGE c AS 'MODULE_PATHNAME', 'homing_bucket_to_empty';
 
 -- Empties the bucket of two hours ago. The truncation is of a partition, so it is not replicated: every
--- region forgets for itself. Not while a prepared part waits here for a decision.
+-- region forgets for itself. Not while a prepared part waits here for a decision, or what was lost is not known here.
 CREATE FUNCTION homing._forget_outcomes() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s'
 AS $$
 DECLARE
 	bucket CONSTANT text := 'homing.outcome_' || homing._bucket_to_empty();
 BEGIN
-	IF bucket IS NULL OR pg_relation_size(bucket::regclass) = 0 OR EXISTS (SELECT FROM homing._parts) THEN
+	IF bucket IS NULL OR pg_relation_size(bucket::regclass) = 0 OR EXISTS (SELECT FROM homing._parts)
+		OR EXISTS (SELECT FROM homing.local_region l WHERE l.missing <> '{}') THEN
 		RETURN;
 	END IF;
 	-- One that was decided while its region was declared lost has not been noted yet.
@@ -133,7 +134,7 @@ AS $$
 	FROM (SELECT o.id, unnest(o.parts) FROM homing.outcome o WHERE o.parts IS NOT NULL
 		  UNION ALL
 		  SELECT a.decision, a.part FROM homing.awaited_part a) AS d(decision, part)
-	JOIN homing.local_region l ON l.fenced IS NULL
+	JOIN homing.local_region l ON l.fenced IS NULL AND l.missing = '{}'
 	JOIN homing.member p ON p.region_id = homing._token_region(d.part) AND p.status = 'lost'
 	JOIN homing.member c ON c.region_id = homing._token_region(d.decision) AND (c.region_id = l.region_id OR c.status = 'lost')
 	WHERE NOT EXISTS (SELECT FROM homing.outcome o WHERE o.id = d.part)
@@ -160,7 +161,7 @@ COMMENT ON VIEW homing._parts IS 'prepared parts of transactions of this cluster
 
 -- What core::ResolveInDoubt needs to know. The position is read before the decision that it is about.
 CREATE FUNCTION homing._doubts(OUT gid text, OUT resolution boolean, OUT decision boolean, OUT coordinator text,
-	OUT lost boolean, OUT applied numeric, OUT age bigint, OUT lost_here boolean)
+	OUT lost boolean, OUT complete boolean, OUT applied numeric, OUT age bigint, OUT lost_here boolean)
 RETURNS SETOF record
 VOLATILE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -171,7 +172,8 @@ BEGIN
 	lost_here := EXISTS (SELECT FROM homing.local_region l JOIN homing.member m USING (region_id) WHERE m.status = 'lost');
 	FOR part IN SELECT * FROM homing._parts LOOP
 		gid := part.gid;
-		SELECT m.name, m.status = 'lost' INTO coordinator, lost FROM homing.member m WHERE m.region_id = part.coordinator;
+		SELECT m.name, m.status = 'lost', m.status = 'lost' AND m.region_id <> ALL (l.missing) INTO coordinator, lost, complete
+		FROM homing.member m CROSS JOIN homing.local_region l WHERE m.region_id = part.coordinator;
 		SELECT 'pg_' || s.oid INTO stream
 		FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()
 		JOIN pg_replication_origin o ON o.roname = 'pg_' || s.oid

@@ -41,19 +41,25 @@ AS $$
 	SELECT format('(hashtextextended(%I::text, 0) & %s)', key, buckets - 1)
 $$;
 
+-- The digest of a row, as an expression.
+CREATE FUNCTION homing._row_digest(relation regclass) RETURNS text
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT format('hashtextextended(ROW(%s)::text, 0)', string_agg(format('%I', a.attname), ', ' ORDER BY a.attname))
+	FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
+$$;
+
 CREATE FUNCTION homing._bucket_digests(relation regclass, key name, buckets int) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
 SET intervalstyle = 'postgres' SET lc_monetary = 'C' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
 SET homing.read_consistency = eventual
 AS $$
 DECLARE
-	columns CONSTANT text := (SELECT string_agg(format('%I', a.attname), ', ' ORDER BY a.attname)
-		FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped);
 	digests jsonb;
 BEGIN
 	EXECUTE format('SELECT coalesce(jsonb_object_agg(b, d), ''{}'') FROM (SELECT %s AS b, '
-		'concat_ws('' '', count(*), sum(hashtextextended(ROW(%s)::text, 0)::numeric)) AS d FROM %s GROUP BY 1) x',
-		homing._bucket(key, buckets), columns, relation)
+		'concat_ws('' '', count(*), sum(%s::numeric)) AS d FROM %s GROUP BY 1) x',
+		homing._bucket(key, buckets), homing._row_digest(relation), relation)
 	INTO digests;
 	RETURN digests;
 END
@@ -66,14 +72,12 @@ SET intervalstyle = 'postgres' SET lc_monetary = 'C' SET extra_float_digits = 3 
 SET homing.read_consistency = eventual
 AS $$
 DECLARE
-	columns CONSTANT text := (SELECT string_agg(format('%I', a.attname), ', ' ORDER BY a.attname)
-		FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped);
 	named CONSTANT text[] := ARRAY(SELECT DISTINCT n FROM unnest(homing._identity(relation) || key::text) n ORDER BY n);
 BEGIN
-	RETURN QUERY EXECUTE format('SELECT jsonb_object(%L::text[], ARRAY[%s]), hashtextextended(ROW(%s)::text, 0)::text FROM %s '
+	RETURN QUERY EXECUTE format('SELECT jsonb_object(%L::text[], ARRAY[%s]), %s::text FROM %s '
 		'WHERE %s IN (SELECT unnest($1))', named,
-		(SELECT string_agg(format('%I::text', n), ', ' ORDER BY o) FROM unnest(named) WITH ORDINALITY AS u(n, o)), columns, relation,
-		homing._bucket(key, buckets))
+		(SELECT string_agg(format('%I::text', n), ', ' ORDER BY o) FROM unnest(named) WITH ORDINALITY AS u(n, o)),
+		homing._row_digest(relation), relation, homing._bucket(key, buckets))
 	USING chosen;
 END
 $$;

@@ -17,7 +17,7 @@ SELECT m.name,
 	CASE WHEN r.state = 'streaming' THEN coalesce(r.replay_lag, interval '0') END AS replay_lag,
 	s.bytes AS replay_lag_bytes,
 	CASE WHEN m.region_id = l.region_id THEN clock_timestamp() ELSE p.last_seen END AS last_seen,
-	CASE WHEN m.region_id = l.region_id THEN l.fenced IS NOT NULL OR NOT l.witness AND coalesce(homing._lease_left() <= interval '0', false) ELSE p.fenced END AS fenced,
+	CASE WHEN m.region_id = l.region_id THEN l.fenced IS NOT NULL OR l.missing <> '{}' OR NOT l.witness AND coalesce(homing._lease_left() <= interval '0', false) ELSE p.fenced END AS fenced,
 	CASE WHEN m.region_id = l.region_id AND NOT l.witness THEN homing._lease_left() END AS lease_left
 -- The limits tell the planner that there is one row: else it expects so many that it compiles the query.
 FROM (SELECT *, EXISTS (SELECT FROM homing.witness w WHERE w.region_id = r.region_id) AS witness FROM homing.local_region r LIMIT 1) l

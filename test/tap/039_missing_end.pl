@@ -1,0 +1,164 @@
+# A region is lost, one survivor lacks the end of its stream, and nobody has kept it. The others serve at once. That one
+# serves when it has copied what differs from a region that lacks nothing, killed at each step of that (PROTOCOL §3 rows
+# 17, 33).
+use strict;
+use warnings;
+
+use HomingCluster;
+use Carp;
+use PostgreSQL::Test::Utils;
+use PsqlSession;
+use Test::More;
+
+my $cluster = HomingCluster->new(regions => [qw(us eu ap)], rtt_ms => 0, settings => "restart_after_crash = on\n");
+$cluster->form;
+my %key = $cluster->accounts;
+$cluster->sql('us', 'CREATE TABLE entries (account int, n int, note text, PRIMARY KEY (account, n))');
+$cluster->sql('us', q{SELECT homing.home_table('entries', 'account', colocate_with => 'accounts')});
+$cluster->sql('us', 'CREATE TABLE log (account int NOT NULL, line text); ALTER TABLE log REPLICA IDENTITY FULL');
+$cluster->sql('us', q{SELECT homing.home_table('log', 'account', colocate_with => 'accounts')});
+$cluster->sql('us', 'INSERT INTO entries SELECT id, n, md5(n::text) FROM accounts, generate_series(1, 500) n');
+$cluster->sql('us', "INSERT INTO log SELECT id, 'twice' FROM accounts, generate_series(1, 2)");
+my @tables = qw(accounts entries log homing.ownership homing.assignment homing.key_acceptance);
+$cluster->same_everywhere($_) for @tables;
+
+# What $region has of the stream of ap.
+sub applied
+{
+	my ($region) = @_;
+	return $cluster->sql($region, q{SELECT homing._applied_positions()->>(SELECT max(region_id)::text FROM homing.member WHERE name = 'ap')});
+}
+
+# us gets what ap writes, eu does not, and us keeps nothing of it.
+sub lose_the_end
+{
+	my (@statements) = @_;
+	$cluster->converge;
+	$cluster->wan->command('drop', 'eu-ap');
+	$cluster->sql('ap', $_) for @statements;
+	my $end = $cluster->sql('ap', 'SELECT pg_current_wal_flush_lsn()');
+	$cluster->poll('ap', qq{SELECT confirmed_flush_lsn >= '$end' FROM pg_replication_slots JOIN homing.member m ON m.name = 'us'
+		WHERE slot_name = homing._stream_name((SELECT region_id FROM homing.local_region), m.region_id)});
+	$cluster->sql('us', 'SELECT homing._drop_tail_slots()');
+	return;
+}
+
+sub eu_is_complete
+{
+	my ($what) = @_;
+	$cluster->poll('eu', q{SELECT missing = '{}' AND copied IS NULL FROM homing.local_region});
+	$cluster->same_everywhere($_, "$what: $_ is the same") for @tables;
+	# As always: nothing is left, and eu keeps what it applies from now on.
+	for my $region (qw(us eu))
+	{
+		$cluster->poll($region, q{SELECT count(*) = 1 FROM pg_subscription WHERE subenabled});
+		$cluster->poll($region, q{SELECT count(*) = 1 FROM pg_subscription});
+		$cluster->poll($region, q{SELECT count(*) = 1 FROM pg_replication_slots});
+	}
+	return;
+}
+
+# --- what ap leaves: rows of every kind, a home given to eu, keys given to eu and to us -----------------------------------
+my $given = $cluster->sql('us', qq{SELECT home FROM homing.homes WHERE owner = 'ap' ORDER BY home LIMIT 1});
+my ($to_eu, $to_us, @of_ap) = split /\n/, $cluster->sql('us', q{SELECT id FROM accounts WHERE homing.home_of('accounts', id) = 'ap' ORDER BY id});
+my $at_eu = applied('eu');
+lose_the_end(
+	"UPDATE accounts SET balance = 100 WHERE id IN ($key{ap}, $of_ap[-1])",
+	"DELETE FROM entries WHERE account = $key{ap} AND n <= 10",
+	"INSERT INTO entries VALUES ($key{ap}, 501, 'new')",
+	"DELETE FROM log WHERE account = $key{ap}",
+	"INSERT INTO log SELECT $of_ap[-1], 'twice'",
+	"SELECT homing.assign_key('accounts', $to_us, 'us')",
+	"UPDATE accounts SET balance = 3 WHERE id = $of_ap[0]");
+is(applied('eu'), $at_eu, 'eu has nothing of that');
+my $last = $cluster->sql('us', "SELECT balance FROM accounts WHERE id = $of_ap[0]");
+is($last, '3', 'us has');
+# What eu had begun before commits although it is to serve nothing from then on, and is not overwritten.
+my $before = PsqlSession->new($cluster->conninfo('eu'));
+$before->run('BEGIN');
+$before->run("UPDATE accounts SET balance = 7 WHERE id = $key{eu}");
+$cluster->kill('ap');
+
+my ($state, $out, $err) = $cluster->try_sql('us', q{SELECT homing.declare_lost('ap', force => true)});
+is($state, '', 'ap is declared lost');
+like($out, qr/"behind": \["eu"\]/, '… with eu behind');
+is($cluster->sql('us', "SELECT string_agg(DISTINCT homing.home_of('accounts', id), ',') FROM accounts WHERE id IN ($key{ap}, @{[ join ', ', $to_eu, $to_us, @of_ap ]})"),
+	'us', 'us has all that was homed at ap');
+is($cluster->sql('us', "UPDATE accounts SET balance = balance + 1 WHERE id = $key{ap} RETURNING balance"), '101', 'us serves at once');
+$cluster->fails_with('eu', "UPDATE accounts SET balance = 0 WHERE id = $of_ap[-1]", '25006', 'eu does not', qr/lacks the last changes of a lost one/);
+$cluster->fails_with('eu', q{SELECT homing.repartition('accounts', '{"us": 1}')}, '25006', '… nor is it asked for more', qr/lacks the last changes of region "ap"/);
+is($cluster->sql('eu', "SELECT balance FROM accounts WHERE id = $key{ap}"), '0', 'it can be read');
+is($cluster->sql('eu', q{SELECT fenced FROM homing.regions WHERE name = 'eu'}), 't', 'homing.regions shows it as fenced');
+$before->run('COMMIT');
+$before->close;
+eu_is_complete('copied');
+is($cluster->sql('us', "SELECT balance FROM accounts WHERE id = $key{eu}"), '7', 'what eu had begun is there');
+is($cluster->sql('us', "SELECT balance FROM accounts WHERE id = $of_ap[-1]"), '100', 'and what only us had');
+my $taken = $cluster->sql('eu', q{SELECT split_part(reason, ' ', 1) FROM homing.events WHERE kind = 'completed'});
+cmp_ok($taken, '<', 600, "$taken rows came over");
+is($cluster->sql('eu', "UPDATE accounts SET balance = balance + 1 WHERE id = $_ RETURNING homing.home_of('accounts', id) IS NOT NULL"), 't', "eu writes $_")
+  for $key{eu}, $key{us}, $to_us, $to_eu, @of_ap;
+$cluster->same_everywhere('accounts', 'all write again');
+is($cluster->sql('us', "SELECT count(*) FROM homing.verify('$_')"), '0', "verify finds nothing in $_") for qw(accounts entries log);
+
+# --- ap is back, and lost again in the middle of transactions over several regions; eu is killed at each step -------------
+$cluster->wan->command('heal', 'eu-ap');
+$cluster->start('ap');
+$cluster->{dead}{ap} = 1;
+$cluster->poll('ap', 'SELECT fenced IS NOT NULL FROM homing.local_region');
+like($cluster->sql('ap', 'SELECT homing.rejoin(failback => true)'), qr/"orphaned_writes": 0/, 'ap is back, and had nothing alone');
+delete $cluster->{dead}{ap};
+$cluster->_use_links;
+$cluster->same_everywhere($_, "ap has $_") for @tables;
+for my $region ($cluster->names)
+{
+	$cluster->poll($region, q{SELECT count(*) = 1 FROM homing.tail_slot WHERE current AND taken IS NULL});
+}
+my $mine = $cluster->sql('us', q{SELECT min(id) FROM accounts WHERE homing.home_of('accounts', id) = 'ap'});
+my ($first, $second) = split /\n/, $cluster->sql('us', q{SELECT id FROM accounts WHERE homing.home_of('accounts', id) = 'eu' ORDER BY id LIMIT 2});
+$cluster->sql('us', 'UPDATE accounts SET balance = 1000');
+lose_the_end(
+	"INSERT INTO entries SELECT $mine, n, 'again' FROM generate_series(1001, 3000) n",
+	# Decided, but eu does not hear of it.
+	"BEGIN; UPDATE accounts SET balance = balance - 1 WHERE id = $mine; UPDATE accounts SET balance = balance + 1 WHERE id = $first; COMMIT");
+is($cluster->sql('eu', 'SELECT count(*) FROM pg_prepared_xacts'), '1', 'eu holds a part that is decided');
+# Not decided: ap dies before.
+is(($cluster->try_sql('ap', "SET homing.debug_point = 'atomic-before-decision'; BEGIN; UPDATE accounts SET balance = balance - 1 WHERE id = $mine;"
+	. "UPDATE accounts SET balance = balance + 1 WHERE id = $second; COMMIT"))[0], 'psql exit code 2', 'ap dies before it has decided another one');
+$cluster->kill('ap');
+is($cluster->sql('eu', 'SELECT count(*) FROM pg_prepared_xacts'), '2', 'of which eu has a part, too');
+
+my $log = $cluster->node('eu')->logfile;
+sub crashes { return scalar(() = slurp_file($log) =~ /was terminated by signal 9/g); }
+# It dies again and again, until it is to die elsewhere.
+sub eu_dies_at
+{
+	my ($point) = @_;
+	my $patience = 10 * $PostgreSQL::Test::Utils::timeout_default;
+	while (($cluster->try_sql('eu', "ALTER DATABASE app SET homing.debug_point = '$point'"))[0] ne '')
+	{
+		croak "eu does not start" if $patience-- == 0;
+	}
+	return crashes();
+}
+my $crashes = eu_dies_at('missing-paused');
+like($cluster->sql('us', q{SELECT homing.declare_lost('ap', force => true)}), qr/"behind": \["eu"\]/, 'eu lacks the end again');
+for my $next (qw(missing-copied missing-committed missing-moved none))
+{
+	my $patience = 10 * $PostgreSQL::Test::Utils::timeout_default;
+	select(undef, undef, undef, 0.1) while crashes() == $crashes && $patience-- > 0;
+	isnt(crashes(), $crashes, "killed before $next");
+	$crashes = eu_dies_at($next);
+}
+eu_is_complete('after all that');
+$cluster->poll('eu', 'SELECT count(*) = 0 FROM pg_prepared_xacts');
+$cluster->same_everywhere('accounts', 'with both parts ended');
+is($cluster->sql('eu', "SELECT string_agg(balance::text, ' ' ORDER BY id = $mine DESC, id = $first DESC) FROM accounts WHERE id IN ($mine, $first, $second)"),
+	'999 1001 1000', 'what was decided is there, what was not is not');
+is($cluster->sql('eu', "SELECT count(*) FROM entries WHERE note = 'again'"), '2000', 'and all that only us had');
+$cluster->sql($_, 'UPDATE accounts SET balance = balance + 1') for qw(us eu);
+$cluster->same_everywhere('accounts', 'both write again');
+is($cluster->sql('us', "SELECT count(*) FROM homing.verify('$_')"), '0', "verify finds nothing in $_") for qw(accounts entries log);
+
+$cluster->stop;
+done_testing();
