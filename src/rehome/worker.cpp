@@ -480,7 +480,7 @@ void Worker::ExchangeMaps()
 
 void Worker::EndPrepared()
 {
-	// What is copied then would not be what this region has.
+	// What is copied meanwhile would have to be copied again.
 	if (missing_ && loss_duty_.Busy())
 		return;
 	waiter_.AllowUntil(Clock::time_point::max());

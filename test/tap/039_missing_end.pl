@@ -43,6 +43,28 @@ sub lose_the_end
 	return;
 }
 
+my $log = $cluster->node('eu')->logfile;
+sub crashes { return scalar(() = slurp_file($log) =~ /was terminated by signal 9/g); }
+# It dies when it comes there, again and again, until it is to die elsewhere.
+sub eu_dies_at
+{
+	my ($point) = @_;
+	my $patience = 10 * $PostgreSQL::Test::Utils::timeout_default;
+	while (($cluster->try_sql('eu', "ALTER DATABASE app SET homing.debug_point = '$point'"))[0] ne '')
+	{
+		croak "eu does not start" if $patience-- == 0;
+	}
+	return crashes();
+}
+sub await_crash
+{
+	my ($crashes, $what) = @_;
+	my $patience = 10 * $PostgreSQL::Test::Utils::timeout_default;
+	select(undef, undef, undef, 0.1) while crashes() == $crashes && $patience-- > 0;
+	isnt(crashes(), $crashes, $what);
+	return;
+}
+
 sub eu_is_complete
 {
 	my ($what) = @_;
@@ -79,6 +101,7 @@ $before->run('BEGIN');
 $before->run("UPDATE accounts SET balance = 7 WHERE id = $key{eu}");
 $cluster->kill('ap');
 
+my $at_last = eu_dies_at('missing-moved');
 my ($state, $out, $err) = $cluster->try_sql('us', q{SELECT homing.declare_lost('ap', force => true)});
 is($state, '', 'ap is declared lost');
 like($out, qr/"behind": \["eu"\]/, '… with eu behind');
@@ -91,6 +114,8 @@ is($cluster->sql('eu', "SELECT balance FROM accounts WHERE id = $key{ap}"), '0',
 is($cluster->sql('eu', q{SELECT fenced FROM homing.regions WHERE name = 'eu'}), 't', 'homing.regions shows it as fenced');
 $before->run('COMMIT');
 $before->close;
+await_crash($at_last, 'killed when it has its copy, and before the streams go on');
+eu_dies_at('none');
 eu_is_complete('copied');
 is($cluster->sql('us', "SELECT balance FROM accounts WHERE id = $key{eu}"), '7', 'what eu had begun is there');
 is($cluster->sql('us', "SELECT balance FROM accounts WHERE id = $of_ap[-1]"), '100', 'and what only us had');
@@ -128,26 +153,12 @@ is(($cluster->try_sql('ap', "SET homing.debug_point = 'atomic-before-decision'; 
 $cluster->kill('ap');
 is($cluster->sql('eu', 'SELECT count(*) FROM pg_prepared_xacts'), '2', 'of which eu has a part, too');
 
-my $log = $cluster->node('eu')->logfile;
-sub crashes { return scalar(() = slurp_file($log) =~ /was terminated by signal 9/g); }
-# It dies again and again, until it is to die elsewhere.
-sub eu_dies_at
-{
-	my ($point) = @_;
-	my $patience = 10 * $PostgreSQL::Test::Utils::timeout_default;
-	while (($cluster->try_sql('eu', "ALTER DATABASE app SET homing.debug_point = '$point'"))[0] ne '')
-	{
-		croak "eu does not start" if $patience-- == 0;
-	}
-	return crashes();
-}
 my $crashes = eu_dies_at('missing-paused');
 like($cluster->sql('us', q{SELECT homing.declare_lost('ap', force => true)}), qr/"behind": \["eu"\]/, 'eu lacks the end again');
-for my $next (qw(missing-copied missing-committed missing-moved none))
+# From the last one on it has its copy, and is not killed again.
+for my $next (qw(missing-copied missing-committed none))
 {
-	my $patience = 10 * $PostgreSQL::Test::Utils::timeout_default;
-	select(undef, undef, undef, 0.1) while crashes() == $crashes && $patience-- > 0;
-	isnt(crashes(), $crashes, "killed before $next");
+	await_crash($crashes, "killed before $next");
 	$crashes = eu_dies_at($next);
 }
 eu_is_complete('after all that');

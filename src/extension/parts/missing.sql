@@ -12,8 +12,8 @@
 --  4. The streams are moved there. With them going on, this region serves.
 --
 -- A crash before the commit of 3 leads back to 1, one after it to 4: as long as the streams stand, nothing moves on. A
--- prepared part stays as it is: the rows that it holds are those of homes of this region, which differ nowhere. From 2 to
--- the commit of 3 the worker ends none (rehome/worker).
+-- prepared part stays as it is: the rows that it holds are those of homes of this region, which differ nowhere. One that
+-- ends between 2 and 3 would be copied over: then 3 fails.
 
 CREATE FUNCTION homing._missing_names(missing int2[]) RETURNS text
 STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
@@ -69,8 +69,9 @@ BEGIN
 END
 $$;
 
--- Step 3, in a session with this region. Returns how many rows of homed tables it took.
-CREATE FUNCTION homing._copy_from(address text, snapshot text, positions jsonb) RETURNS bigint
+-- Step 3, in a session with this region. `parts` are those that were prepared in 2. Returns how many rows of homed tables
+-- it took.
+CREATE FUNCTION homing._copy_from(address text, snapshot text, positions jsonb, parts text[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -96,6 +97,9 @@ BEGIN
 			WITH ORDINALITY AS r (relation, key, place) ORDER BY r.place LOOP
 		PERFORM homing._renew_rows('donor', ours.relation, ours.key, only_add => true);
 	END LOOP;
+	IF EXISTS (SELECT unnest(parts) EXCEPT SELECT p.gid FROM homing._parts p) THEN
+		RAISE EXCEPTION 'a part of a transaction over several regions has ended meanwhile' USING ERRCODE = 'serialization_failure';
+	END IF;
 	UPDATE homing.local_region l SET copied = positions WHERE l.missing <> '{}' AND l.copied IS NULL;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'this region lacks nothing any more' USING ERRCODE = 'object_not_in_prerequisite_state';
@@ -104,8 +108,9 @@ BEGIN
 END
 $$;
 
--- Steps 2 and 3 with one donor. `mine` is how far this region has applied the others, `written` how far it has written.
-CREATE FUNCTION homing._copy_via(donor int2, mine jsonb, written pg_lsn) RETURNS bigint
+-- Steps 2 and 3 with one donor. `mine` is how far this region has applied the others, `written` how far it has written,
+-- but for `parts`.
+CREATE FUNCTION homing._copy_via(donor int2, mine jsonb, written pg_lsn, parts text[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -143,7 +148,8 @@ BEGIN
 	END LOOP;
 	SELECT * INTO taken FROM homing._take_snapshot('step', address, name, 'complete this region');
 	PERFORM homing._peer_query('self', 'BEGIN');
-	SELECT q[1] INTO rows FROM homing._peer_query('self', 'SELECT homing._copy_from($1, $2, $3)', address, taken.snapshot, taken.positions::text) q;
+	SELECT q[1] INTO rows FROM homing._peer_query('self', 'SELECT homing._copy_from($1, $2, $3, $4)', address, taken.snapshot,
+		taken.positions::text, parts::text) q;
 	PERFORM homing._debug_point('missing-copied');
 	PERFORM homing._peer_query('self', 'COMMIT');
 	PERFORM homing._peer_close('snapshot');
@@ -188,6 +194,7 @@ DECLARE
 	here homing.local_region;
 	mine jsonb;
 	written pg_lsn;
+	parts text[];
 	donor record;
 	rows bigint;
 	what text := 'it has taken a copy already';
@@ -209,12 +216,13 @@ BEGIN
 					OR EXISTS (SELECT FROM homing.resolution r WHERE r.gid = p.gid)) THEN
 			RAISE EXCEPTION 'parts of transactions over several regions are about to end' USING ERRCODE = 'object_in_use';
 		END IF;
+		parts := ARRAY(SELECT p.gid FROM homing._parts p);
 		SELECT q[1] INTO written FROM homing._peer_query('self', 'SELECT pg_logical_emit_message(true, ''pg_homing'', ''missing'')') q;
 		mine := homing._applied_positions();
 		FOR donor IN SELECT m.region_id, m.name FROM homing.member m
 			WHERE m.status = 'active' AND NOT m.pending AND m.region_id <> here.region_id ORDER BY m.region_id LOOP
 			BEGIN
-				rows := homing._copy_via(donor.region_id, mine, written);
+				rows := homing._copy_via(donor.region_id, mine, written, parts);
 				what := format('%s rows taken from region "%s"', rows, donor.name);
 				EXIT;
 			EXCEPTION WHEN OTHERS THEN

@@ -38,7 +38,12 @@ BEGIN
 		PERFORM homing._peer_post('step ' || id, s, losses::text, digest::text) FROM unnest(homing._stop_steps()) s;
 	END LOOP;
 	FOREACH id IN ARRAY ids LOOP
-		PERFORM homing._peer_take('step ' || id) FROM generate_series(1, 3);
+		BEGIN
+			PERFORM homing._peer_take('step ' || id) FROM generate_series(1, 3);
+		EXCEPTION WHEN lock_not_available THEN
+			RAISE EXCEPTION 'cannot %: another change is going on at region "%"', purpose, homing._member_name(newest, id)
+				USING ERRCODE = 'lock_not_available', HINT = 'Try again later. If the region copies what it lacks of an earlier loss, it can be declared lost as well.';
+		END;
 		SELECT q[1]::jsonb AS map, q[2]::boolean AS lacks INTO met FROM homing._peer_take('step ' || id) q;
 		IF met.map IS NULL THEN
 			RAISE EXCEPTION 'cannot %: region "%" is fenced', purpose, homing._member_name(newest, id)
