@@ -334,7 +334,9 @@ std::unique_ptr<Catalog> Build(const RawCatalog &raw)
 		ComingMoves()});
 	if (catalog->fenced.empty() && catalog->map.HereIsLost())
 		catalog->fenced = "this region was declared lost";
-	if (catalog->fenced.empty() && !Regions(here.values[3]).empty())
+	catalog->missing = Regions(here.values[3]);
+	catalog->only_lacks = catalog->fenced.empty() && !catalog->missing.empty();
+	if (catalog->only_lacks)
 		catalog->fenced =
 			"this region lacks the last changes of a lost one, and takes a copy of them";
 

@@ -6,6 +6,7 @@
 // The tables are read with a snapshot taken after the counter, never with the transaction's own.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -40,6 +41,8 @@ struct Catalog {
 	core::Electorate electorate;
 	std::unordered_map<Oid, HomedTable> tables;
 	std::vector<ComingMove> coming_moves;
+	std::vector<core::RegionId> missing = {};  // lost regions the end of whose streams is not here
+	bool only_lacks = false;                   // fenced, but for no other reason than `missing`
 	mutable const HomedTable *met_last = nullptr;
 
 	// The homed table that a relation is, or is a partition of, at any depth; nullptr: not homed.
@@ -56,6 +59,11 @@ struct Catalog {
 		return met_last;
 	}
 	const std::string &RegionName(core::RegionId id) const;
+	// Whether all that survives of the region, which is lost, is here.
+	bool HasEndOf(core::RegionId lost) const
+	{
+		return std::find(missing.begin(), missing.end(), lost) == missing.end();
+	}
 };
 
 // Shared memory and callbacks; from _PG_init.

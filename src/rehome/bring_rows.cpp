@@ -57,8 +57,8 @@ int ReadCopyData(void *buffer, int, int room)
 	});
 }
 
-// Rows travel as texts, which say the same at both ends only if both write and read them alike. All but the last are
-// those of _bucket_digests: the condition of _renew_copy puts keys into buckets as that did. No key is money.
+// Rows travel as texts, which say the same at both ends only if both write and read them alike. They are those of
+// _bucket_digests: the condition may be about buckets and digests (_renew_rows).
 constexpr struct {
 	const char *name;
 	const char *value;
@@ -138,7 +138,7 @@ std::uint64_t CopyIn(Relation table, List *columns)
 	return copied;
 }
 
-std::uint64_t BringRows(const char *session, Relation table, const char *condition)
+std::uint64_t BringRows(const char *session, Relation table, const char *condition, Relation into)
 {
 	if (rest == nullptr)
 		rest = new std::string;
@@ -153,7 +153,7 @@ std::uint64_t BringRows(const char *session, Relation table, const char *conditi
 	} catch (const remote::Error &error) {
 		throw AtPeer(error, session);
 	}
-	return pg::PgCall([&] { return CopyIn(table, plan.columns); });
+	return pg::PgCall([&] { return CopyIn(into, plan.columns); });
 }
 
 }  // namespace
@@ -167,7 +167,12 @@ PGDLLEXPORT Datum homing_bring_rows(PG_FUNCTION_ARGS)
 	const char *session = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	Relation table = table_open(PG_GETARG_OID(1), RowExclusiveLock);
 	const char *condition = text_to_cstring(PG_GETARG_TEXT_PP(2));
-	const std::uint64_t copied = pg::PgEntry([&] { return BringRows(session, table, condition); });
+	const Oid other = PG_GETARG_OID(3);
+	Relation into = OidIsValid(other) ? table_open(other, RowExclusiveLock) : table;
+	const std::uint64_t copied =
+		pg::PgEntry([&] { return BringRows(session, table, condition, into); });
+	if (into != table)
+		table_close(into, NoLock);
 	table_close(table, NoLock);
 	PG_RETURN_INT64(static_cast<int64>(copied));
 }

@@ -75,6 +75,14 @@ void LossDuty::Begin(remote::Waiter &waiter, Oid administrator)
 	busy_ = std::move(connection);
 }
 
+int LossDuty::Leave()
+{
+	const int pid = busy_->BackendPid();
+	busy_.reset();
+	due_.reset();
+	return pid;
+}
+
 // Whether what was asked for is done.
 void LossDuty::Hear()
 {

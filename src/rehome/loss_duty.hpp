@@ -23,6 +23,8 @@ public:
 	           std::optional<std::chrono::milliseconds> patience, remote::Waiter &waiter,
 	           Oid administrator);
 	bool Busy() const { return busy_ != nullptr; }
+	// Leaves what is being done to itself; returns the process that does it. Requires: Busy().
+	int Leave();
 
 private:
 	using Clock = std::chrono::steady_clock;

@@ -182,6 +182,7 @@ private:
 	core::MapSummary mine_;
 	bool fenced_ = false;
 	bool missing_ = false;  // we lack the end of a lost region's stream
+	core::Epoch copying_since_;
 	core::Electorate electorate_;
 	bool witness_ = false;  // this is no region, and votes only
 	bool losses_ = false;
@@ -648,6 +649,19 @@ void Worker::SeeToLosses()
 		return !entry.second.lost && !entry.second.witness && entry.first < here_ &&
 		       entry.second.trouble.empty();
 	});
+	if (!loss_duty_.Busy()) {
+		copying_since_ = mine_.epoch;
+	} else if (missing_ && !(copying_since_ == mine_.epoch)) {
+		// Whoever it waits for may be the one that has been lost since.
+		const std::string pid = std::to_string(loss_duty_.Leave());
+		MemoryContext context = CurrentMemoryContext;
+		InTransaction([&] {
+			pg::PgCall([&] {
+				Call("SELECT pg_catalog.pg_terminate_backend($1::pg_catalog.int4)", {pid.c_str()},
+				     context);
+			});
+		});
+	}
 	waiter_.AllowUntil(Clock::now() + milliseconds(pg::settings.connect_timeout_ms));
 	try {
 		if (missing_)

@@ -59,9 +59,9 @@ const char *Report(const core::OutcomeToken &token)
 		return kept.committed ? "committed" : "aborted";
 	if (pg::CurrentCatalog() == nullptr)
 		return "unknown";
-	if (IsLost(token.Region()))
-		return "aborted";
 	const pg::Catalog *catalog = pg::CurrentCatalog();
+	if (IsLost(token.Region()))
+		return catalog->HasEndOf(token.Region()) ? "aborted" : "unknown";
 	Place place;
 	place.region = token.Region();
 	place.name = catalog->RegionName(place.region);
@@ -103,6 +103,13 @@ NotCommitted::NotCommitted(const std::string &region, const std::string &reason)
 	hint = "Nothing of it remains. Try again.";
 }
 
+// Whether all that survives of a lost region is here.
+bool HasEndOf(core::RegionId lost)
+{
+	const pg::Catalog *catalog = pg::CurrentCatalog();
+	return catalog == nullptr || catalog->HasEndOf(lost);
+}
+
 bool IsLost(core::RegionId region)
 {
 	const pg::Catalog *catalog = pg::CurrentCatalog();
@@ -125,7 +132,7 @@ void Learn(const Place &place, pg::LatchWaiter &waiter, const std::string &reaso
 	try {
 		pg::CancelMode mode(waiter, cancelled ? pg::OnCancel::kHold : pg::OnCancel::kTell);
 		for (;;) {
-			if (IsLost(place.region)) {
+			if (IsLost(place.region) && HasEndOf(place.region)) {
 				// What survives of a lost region is here.
 				const KeptOutcome kept =
 					pg::PgCall([&] { return FindOutcome(commit->token.bytes.data()); });

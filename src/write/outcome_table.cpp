@@ -162,9 +162,9 @@ void CheckHere(const core::OutcomeToken &token)
 	};
 	const Here here = pg::PgEntry([&] {
 		const pg::Catalog *catalog = pg::CurrentCatalog();
-		return catalog == nullptr
-		           ? Here{false, false}
-		           : Here{catalog->map.here() == token.Region(), !catalog->fenced.empty()};
+		return catalog == nullptr ? Here{false, false}
+		                          : Here{catalog->map.here() == token.Region(),
+		                                 !catalog->fenced.empty() && !catalog->only_lacks};
 	});
 	if (!here.region)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

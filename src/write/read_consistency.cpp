@@ -90,7 +90,8 @@ std::optional<bool> HasArrived(core::RegionId region, const core::CausalState::N
 	if (catalog == nullptr || region == catalog->map.here())
 		return true;
 	const core::Region *known = catalog->map.FindRegion(region);
-	const bool lost = known == nullptr || known->status == core::RegionStatus::kLost;
+	const bool lost = (known == nullptr || known->status == core::RegionStatus::kLost) &&
+	                  catalog->HasEndOf(region);
 	for (const core::OutcomeToken &part : what.parts) {
 		if (!PartHasArrived(part))
 			return lost ? std::nullopt : std::optional<bool>(false);

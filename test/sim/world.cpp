@@ -175,6 +175,8 @@ void World::DoFault()
 			}
 		}
 		const RegionId target(static_cast<std::int16_t>(1 + random_.Below(plan_.regions)));
+		if (!plan_.tails_kept)
+			lost.insert(wanted_lost_.begin(), wanted_lost_.end());
 		lost.insert(target);
 		if (static_cast<int>(lost.size()) <= plan_.most_lost) {
 			for (int i = 0; i < plan_.regions; ++i) {
@@ -186,6 +188,7 @@ void World::DoFault()
 				for (auto &row : cut_)
 					row[static_cast<std::size_t>(Index(target))] = true;
 			}
+			wanted_lost_.insert(target);
 			++outcome_.losses;
 		}
 	}

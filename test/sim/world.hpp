@@ -76,6 +76,7 @@ private:
 	std::vector<Machine> machines_;
 	std::vector<Instant> clocks_;
 	std::vector<std::vector<bool>> cut_;
+	std::set<RegionId> wanted_lost_;
 	std::priority_queue<Event> events_;
 	std::int64_t now_ = 0, numbers_ = 0, writes_ = 0;
 	bool faults_ = true;

@@ -19,7 +19,14 @@ $cluster->sql('us', 'CREATE TABLE log (account int NOT NULL, line text); ALTER T
 $cluster->sql('us', q{SELECT homing.home_table('log', 'account', colocate_with => 'accounts')});
 $cluster->sql('us', 'INSERT INTO entries SELECT id, n, md5(n::text) FROM accounts, generate_series(1, 500) n');
 $cluster->sql('us', "INSERT INTO log SELECT id, 'twice' FROM accounts, generate_series(1, 2)");
-my @tables = qw(accounts entries log homing.ownership homing.assignment homing.key_acceptance);
+$cluster->sql('us', 'CREATE TABLE parents (id int PRIMARY KEY, n int NOT NULL, UNIQUE (id, n))');
+$cluster->sql('us', q{SELECT homing.home_table('parents', 'id')});
+$cluster->sql('us', 'CREATE TABLE children (account int, n int, parent int REFERENCES parents, slot int, PRIMARY KEY (account, n), UNIQUE (account, slot))');
+$cluster->sql('us', q{SELECT homing.home_table('children', 'account', colocate_with => 'accounts')});
+$cluster->sql('us', 'INSERT INTO parents SELECT id, 0 FROM accounts');
+$cluster->sql('us', 'INSERT INTO children SELECT id, n, NULL, n FROM accounts, generate_series(1, 2) n');
+my @homed = qw(accounts entries log parents children);
+my @tables = (@homed, qw(homing.ownership homing.assignment homing.key_acceptance));
 $cluster->same_everywhere($_) for @tables;
 
 # What $region has of the stream of ap.
@@ -90,10 +97,20 @@ lose_the_end(
 	"INSERT INTO entries VALUES ($key{ap}, 501, 'new')",
 	"DELETE FROM log WHERE account = $key{ap}",
 	"INSERT INTO log SELECT $of_ap[-1], 'twice'",
+	# Two rows change places, which no order of updates can do.
+	"UPDATE children SET slot = 0 WHERE account = $key{ap} AND n = 1",
+	"UPDATE children SET slot = 1 WHERE account = $key{ap} AND n = 2",
+	"UPDATE children SET slot = 2 WHERE account = $key{ap} AND n = 1",
 	"SELECT homing.assign_key('accounts', $to_us, 'us')",
 	"UPDATE accounts SET balance = 3 WHERE id = $of_ap[0]");
 is(applied('eu'), $at_eu, 'eu has nothing of that');
 my $last = $cluster->sql('us', "SELECT balance FROM accounts WHERE id = $of_ap[0]");
+# Nor of what us has forwarded to ap since, and of how that ended.
+my $known = $cluster->sql('us', q{SELECT coalesce(array_agg(id), '{}') FROM homing.outcome});
+$cluster->sql('us', "UPDATE accounts SET balance = 4 WHERE id = $of_ap[1]");
+my $new = "FROM homing.outcome WHERE id <> ALL ('$known') AND homing._token_region(id) = (SELECT region_id FROM homing.member WHERE name = 'ap')";
+$cluster->poll('us', "SELECT count(*) = 1 $new");
+my $token = $cluster->sql('us', "SELECT id $new");
 is($last, '3', 'us has');
 # What eu had begun before commits although it is to serve nothing from then on, and is not overwritten.
 my $before = PsqlSession->new($cluster->conninfo('eu'));
@@ -111,6 +128,7 @@ is($cluster->sql('us', "UPDATE accounts SET balance = balance + 1 WHERE id = $ke
 $cluster->fails_with('eu', "UPDATE accounts SET balance = 0 WHERE id = $of_ap[-1]", '25006', 'eu does not', qr/lacks the last changes of a lost one/);
 $cluster->fails_with('eu', q{SELECT homing.repartition('accounts', '{"us": 1}')}, '25006', '… nor is it asked for more', qr/lacks the last changes of region "ap"/);
 is($cluster->sql('eu', "SELECT balance FROM accounts WHERE id = $key{ap}"), '0', 'it can be read');
+is($cluster->sql('eu', "SELECT homing.outcome('$token')"), 'unknown', 'it does not know how transactions at ap have ended');
 is($cluster->sql('eu', q{SELECT fenced FROM homing.regions WHERE name = 'eu'}), 't', 'homing.regions shows it as fenced');
 $before->run('COMMIT');
 $before->close;
@@ -118,13 +136,14 @@ await_crash($at_last, 'killed when it has its copy, and before the streams go on
 eu_dies_at('none');
 eu_is_complete('copied');
 is($cluster->sql('us', "SELECT balance FROM accounts WHERE id = $key{eu}"), '7', 'what eu had begun is there');
+is($cluster->sql('eu', "SELECT homing.outcome('$token')"), 'committed', 'now it knows how they ended');
 is($cluster->sql('us', "SELECT balance FROM accounts WHERE id = $of_ap[-1]"), '100', 'and what only us had');
 my $taken = $cluster->sql('eu', q{SELECT split_part(reason, ' ', 1) FROM homing.events WHERE kind = 'completed'});
 cmp_ok($taken, '<', 600, "$taken rows came over");
 is($cluster->sql('eu', "UPDATE accounts SET balance = balance + 1 WHERE id = $_ RETURNING homing.home_of('accounts', id) IS NOT NULL"), 't', "eu writes $_")
   for $key{eu}, $key{us}, $to_us, $to_eu, @of_ap;
 $cluster->same_everywhere('accounts', 'all write again');
-is($cluster->sql('us', "SELECT count(*) FROM homing.verify('$_')"), '0', "verify finds nothing in $_") for qw(accounts entries log);
+is($cluster->sql('us', "SELECT count(*) FROM homing.verify('$_')"), '0', "verify finds nothing in $_") for @homed;
 
 # --- ap is back, and lost again in the middle of transactions over several regions; eu is killed at each step -------------
 $cluster->wan->command('heal', 'eu-ap');
@@ -140,18 +159,31 @@ for my $region ($cluster->names)
 	$cluster->poll($region, q{SELECT count(*) = 1 FROM homing.tail_slot WHERE current AND taken IS NULL});
 }
 my $mine = $cluster->sql('us', q{SELECT min(id) FROM accounts WHERE homing.home_of('accounts', id) = 'ap'});
-my ($first, $second) = split /\n/, $cluster->sql('us', q{SELECT id FROM accounts WHERE homing.home_of('accounts', id) = 'eu' ORDER BY id LIMIT 2});
+my $parent = $cluster->sql('us', q{SELECT min(id) FROM parents WHERE homing.home_of('parents', id) = 'ap'});
+my ($first, $second, $third) = split /\n/, $cluster->sql('us', q{SELECT id FROM accounts WHERE homing.home_of('accounts', id) = 'eu' ORDER BY id LIMIT 3});
+# Keys of eu and ap whose rows are compared together.
+my ($of_eu, $beside) = split /\|/, $cluster->sql('us', q{
+	SELECT e, a FROM generate_series(1000, 4000) e JOIN generate_series(1000, 4000) a
+		ON hashtextextended(a::text, 0) & 1023 = hashtextextended(e::text, 0) & 1023
+	WHERE homing.home_of('log', e) = 'eu' AND homing.home_of('log', a) = 'ap' LIMIT 1});
+$cluster->sql('us', "INSERT INTO log SELECT account, 'twice' FROM unnest(ARRAY[$of_eu, $beside]) account, generate_series(1, 2)");
 $cluster->sql('us', 'UPDATE accounts SET balance = 1000');
+$cluster->converge;
+# Also what a user has prepared stays as it is.
+$cluster->sql('eu', "BEGIN; UPDATE accounts SET balance = 5 WHERE id = $third; PREPARE TRANSACTION 'by hand'");
 lose_the_end(
 	"INSERT INTO entries SELECT $mine, n, 'again' FROM generate_series(1001, 3000) n",
-	# Decided, but eu does not hear of it.
-	"BEGIN; UPDATE accounts SET balance = balance - 1 WHERE id = $mine; UPDATE accounts SET balance = balance + 1 WHERE id = $first; COMMIT");
-is($cluster->sql('eu', 'SELECT count(*) FROM pg_prepared_xacts'), '1', 'eu holds a part that is decided');
+	"INSERT INTO log VALUES ($beside, 'twice')",
+	# Decided, but eu does not hear of it. Its part holds a row of log, and one of parents by the foreign key.
+	"BEGIN; UPDATE accounts SET balance = balance - 1 WHERE id = $mine; UPDATE accounts SET balance = balance + 1 WHERE id = $first;"
+	. "DELETE FROM log WHERE account = $of_eu; UPDATE children SET parent = $parent WHERE account = $first AND n = 1; COMMIT",
+	"UPDATE parents SET n = 1 WHERE id = $parent");
+is($cluster->sql('eu', 'SELECT count(*) FROM homing._parts'), '1', 'eu holds a part that is decided');
 # Not decided: ap dies before.
 is(($cluster->try_sql('ap', "SET homing.debug_point = 'atomic-before-decision'; BEGIN; UPDATE accounts SET balance = balance - 1 WHERE id = $mine;"
 	. "UPDATE accounts SET balance = balance + 1 WHERE id = $second; COMMIT"))[0], 'psql exit code 2', 'ap dies before it has decided another one');
 $cluster->kill('ap');
-is($cluster->sql('eu', 'SELECT count(*) FROM pg_prepared_xacts'), '2', 'of which eu has a part, too');
+is($cluster->sql('eu', 'SELECT count(*) FROM homing._parts'), '2', 'of which eu has a part, too');
 
 my $crashes = eu_dies_at('missing-paused');
 like($cluster->sql('us', q{SELECT homing.declare_lost('ap', force => true)}), qr/"behind": \["eu"\]/, 'eu lacks the end again');
@@ -162,14 +194,63 @@ for my $next (qw(missing-copied missing-committed none))
 	$crashes = eu_dies_at($next);
 }
 eu_is_complete('after all that');
-$cluster->poll('eu', 'SELECT count(*) = 0 FROM pg_prepared_xacts');
-$cluster->same_everywhere('accounts', 'with both parts ended');
+$cluster->poll('eu', 'SELECT count(*) = 0 FROM homing._parts');
+$cluster->sql('eu', "COMMIT PREPARED 'by hand'");
+$cluster->same_everywhere($_, "with all parts ended: $_") for @homed;
+is($cluster->sql('us', "SELECT balance FROM accounts WHERE id = $third"), '5', 'what was prepared by hand is there');
+is($cluster->sql('us', "SELECT (SELECT count(*) FROM log WHERE account = $of_eu), (SELECT count(*) FROM log WHERE account = $beside), (SELECT n FROM parents WHERE id = $parent)"),
+	'0|3|1', 'and what the part held');
 is($cluster->sql('eu', "SELECT string_agg(balance::text, ' ' ORDER BY id = $mine DESC, id = $first DESC) FROM accounts WHERE id IN ($mine, $first, $second)"),
 	'999 1001 1000', 'what was decided is there, what was not is not');
 is($cluster->sql('eu', "SELECT count(*) FROM entries WHERE note = 'again'"), '2000', 'and all that only us had');
 $cluster->sql($_, 'UPDATE accounts SET balance = balance + 1') for qw(us eu);
 $cluster->same_everywhere('accounts', 'both write again');
-is($cluster->sql('us', "SELECT count(*) FROM homing.verify('$_')"), '0', "verify finds nothing in $_") for qw(accounts entries log);
+is($cluster->sql('us', "SELECT count(*) FROM homing.verify('$_')"), '0', "verify finds nothing in $_") for @homed;
+
+# --- lost a third time, and the only one that has all is gone before eu has it ---------------------------------------------
+$cluster->wan->command('heal', 'eu-ap');
+$cluster->start('ap');
+$cluster->{dead}{ap} = 1;
+$cluster->poll('ap', 'SELECT fenced IS NOT NULL FROM homing.local_region');
+$cluster->sql('ap', 'SELECT homing.rejoin(failback => true)');
+delete $cluster->{dead}{ap};
+$cluster->_use_links;
+$cluster->same_everywhere($_, "ap has $_ again") for @tables;
+for my $region ($cluster->names)
+{
+	$cluster->poll($region, q{SELECT count(*) = 1 FROM homing.tail_slot WHERE current AND taken IS NULL});
+}
+$mine = $cluster->sql('us', q{SELECT min(id) FROM accounts WHERE homing.home_of('accounts', id) = 'ap'});
+my $of_us = $cluster->sql('us', q{SELECT min(id) FROM accounts WHERE homing.home_of('accounts', id) = 'us'});
+lose_the_end("UPDATE accounts SET balance = 4711 WHERE id = $mine");
+$cluster->kill('ap');
+$cluster->sql('eu', "ALTER DATABASE app SET homing.debug_point = 'stop:missing-paused'");
+$cluster->sql('us', q{SELECT homing.declare_lost('ap', force => true)});
+my $stopped;
+my $until = 10 * $PostgreSQL::Test::Utils::timeout_default;
+until (($stopped) = slurp_file($log) =~ /process (\d+) stops at debug point missing-paused/)
+{
+	croak 'eu did not begin to copy' if $until-- == 0;
+	select(undef, undef, undef, 0.1);
+}
+$cluster->sql('us', "UPDATE accounts SET balance = 4712 WHERE id = $of_us");
+$cluster->kill('us');
+$cluster->fails_with('eu', q{SELECT homing.declare_lost('us')}, '25006', 'by itself eu does not declare us lost');
+$cluster->sql('eu', 'ALTER DATABASE app RESET homing.debug_point');
+my ($rc, $result, $warnings) = $cluster->try_sql('eu', q{SELECT homing.declare_lost('us', force => true)});
+is($rc, '', 'by the word of the operator it does');
+kill 'CONT', $stopped;
+is($cluster->sql('eu', "UPDATE accounts SET balance = balance + 1 WHERE id IN ($of_us, $mine) RETURNING balance < 2000"), "t\nt", 'and writes all');
+for my $region (qw(ap us))
+{
+	$cluster->wan->command('heal', $_) for $cluster->links($region);
+	$cluster->start($region);
+	$cluster->poll($region, 'SELECT fenced IS NOT NULL FROM homing.local_region');
+}
+like($cluster->sql($_, 'SELECT homing.rejoin()'), qr/"orphaned_writes": 1/, "$_ is back") for qw(ap us);
+$cluster->_use_links;
+$cluster->same_everywhere($_, "at last: $_") for @homed;
+is($cluster->sql('ap', q{SELECT string_agg(new->>'balance', ' ' ORDER BY new->>'balance') FROM homing.orphan}), '4711 4712', 'nothing is lost unseen');
 
 $cluster->stop;
 done_testing();

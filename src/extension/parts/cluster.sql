@@ -31,10 +31,10 @@ STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'homing_bring_schema';
 COMMENT ON FUNCTION homing._bring_schema(text, text[]) IS
 	'recreates tables of another database here, with all that they need; names are schema-qualified. What exists already is left as it is, except the tables';
 
-CREATE FUNCTION homing._bring_rows(session text, relation regclass, condition text DEFAULT 'true') RETURNS bigint
+CREATE FUNCTION homing._bring_rows(session text, relation regclass, condition text DEFAULT 'true', into_table regclass DEFAULT '-') RETURNS bigint
 STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'homing_bring_rows';
-COMMENT ON FUNCTION homing._bring_rows(text, regclass, text) IS
-	'copies rows of the table of that name in the session, those of the condition, and returns how many; they are not sent on to other regions';
+COMMENT ON FUNCTION homing._bring_rows(text, regclass, text, regclass) IS
+	'copies rows of the table of that name in the session, those of the condition, here or into another table with these columns, and returns how many; they are not sent on to other regions';
 
 -- Whether a thing of a dumped schema exists here, so that it is not created again.
 CREATE FUNCTION homing._has_object(kind text, schema text, name text) RETURNS boolean
@@ -294,7 +294,7 @@ BEGIN
 	PERFORM homing._peer_query(session,
 		'SELECT set_config(s, v, false) FROM (VALUES (''lock_timeout'', ''10s''), (''statement_timeout'', ''0''),
 			(''idle_in_transaction_session_timeout'', ''0''), (''default_transaction_read_only'', ''off''),
-			(''default_transaction_isolation'', ''read committed''), (''client_min_messages'', ''warning''),
+			(''default_transaction_isolation'', ''read committed''), (''synchronous_commit'', ''local''), (''client_min_messages'', ''warning''),
 			(''jit'', ''off'')) AS x(s, v)');
 END
 $$;

@@ -136,6 +136,7 @@ DECLARE
 	deciding int;
 	noted uuid[] := '{}';
 	lacking int2[] := '{}';  -- survivors that must copy before they serve
+	lost_without_end CONSTANT int2[] := homing._lacking();
 BEGIN
 	BEGIN
 		-- 1. Sessions, and the newest map. A newer map may name survivors that we did not know.
@@ -188,7 +189,17 @@ BEGIN
 				SELECT finals || jsonb_build_object(target::text, l.final_position), l.lacking INTO finals, lacking
 				FROM homing._level_survivors(newest, target, survivors, stopped, lacking) l;
 			END LOOP;
-			IF survivors <@ lacking THEN
+			IF homing._active(newest, survivors) <@ lacking AND force AND survivors = ARRAY[here.region_id] THEN
+				-- Nothing else is left: what it has is what counts, also of those that were lost before.
+				RAISE WARNING 'the last changes of region % are not in this region, which goes on without them', homing._missing_names(lost_without_end)
+					USING HINT = 'When the region comes back, homing.rejoin records them in homing.orphaned_writes.';
+				newest := jsonb_set(newest, '{members}', (
+					SELECT jsonb_agg(m || CASE WHEN (m->>'id')::int2 <> ALL (lost_without_end) THEN '{}'
+						ELSE jsonb_build_object('final_lsn', coalesce(pg_replication_origin_progress(s.origin, true), '0/0')) END ORDER BY (m->>'id')::int2)
+					FROM jsonb_array_elements(newest->'members') m LEFT JOIN homing._streams() s ON s.region_id = (m->>'id')::int2));
+				lacking := '{}';
+			END IF;
+			IF homing._active(newest, survivors) <@ lacking THEN
 				RAISE EXCEPTION 'cannot %: no surviving region has all of the last changes', purpose
 					USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Start a lost region again to let the others catch up, or declare those that are behind lost as well: they can join again.';
 			END IF;
@@ -266,7 +277,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
 DECLARE
-	here CONSTANT homing.local_region := homing._require_serving();
+	here CONSTANT homing.local_region := homing._require_serving(force IS TRUE);
 	purpose text;
 	newest CONSTANT jsonb := homing._map();
 	name text;
@@ -326,4 +337,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION homing.declare_lost(text, boolean, text) IS
-	'declares a region lost: its homes pass to its heirs at every other region. A majority of the regions votes for it, when all leases of the lost one have ended; without leases, or without a majority, force is the operator''s word that the region is stopped. Fails with 08001 when another region cannot be reached, with 55000 when the survivors have not received the same changes from it';
+	'declares a region lost: its homes pass to its heirs at every other region. A majority of the regions votes for it, when all leases of the lost one have ended; without leases, or without a majority, force is the operator''s word that the region is stopped. Fails with 08001 when another region cannot be reached, with 55000 when no survivor has all that the others have received from it';

@@ -47,7 +47,7 @@ COMMENT ON FUNCTION homing.home_of(regclass, anycompatible) IS
 -- --- a change at all regions ---------------------------------------------------------------------------
 
 -- This region, if it may change the cluster.
-CREATE FUNCTION homing._require_serving() RETURNS homing.local_region
+CREATE FUNCTION homing._require_serving(although_lacking boolean DEFAULT false) RETURNS homing.local_region
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -63,7 +63,7 @@ BEGIN
 		RAISE EXCEPTION 'this region is fenced: %', here.fenced
 			USING ERRCODE = 'read_only_sql_transaction', HINT = 'Call the function at a region that serves.';
 	END IF;
-	IF here.missing <> '{}' THEN
+	IF here.missing <> '{}' AND NOT although_lacking THEN
 		RAISE EXCEPTION 'this region lacks the last changes of region %', homing._missing_names(here.missing)
 			USING ERRCODE = 'read_only_sql_transaction', DETAIL = 'Its worker takes a copy of them from another region.',
 				HINT = 'Call the function at a region that serves.';

@@ -75,6 +75,10 @@ BEGIN
 		RAISE EXCEPTION 'changes of region "%" have been passed on to this region', (SELECT m.name FROM homing.member m WHERE m.region_id = lost)
 			USING ERRCODE = 'object_not_in_prerequisite_state';
 	END IF;
+	-- It takes its streams up again when it has what it lacks.
+	IF EXISTS (SELECT FROM homing.local_region l WHERE l.missing <> '{}') THEN
+		RETURN;
+	END IF;
 	-- A majority may have voted: then only the loss leads on, too.
 	IF homing._has_voted_against(lost) OR EXISTS (SELECT FROM homing.member m WHERE m.region_id = lost AND m.pending) THEN
 		RETURN;

@@ -164,11 +164,6 @@ BEGIN
 		END LOOP;
 	END LOOP;
 
-	-- Survivors have stopped applying from it before its final position was known, so ours is final too.
-	lacking := ARRAY(SELECT m.id FROM jsonb_to_recordset(map->'members') AS m(id int2, status text, final_lsn pg_lsn)
-		JOIN homing.member k ON k.region_id = m.id AND k.status <> 'lost'
-		WHERE m.status = 'lost' AND (homing._applied_positions()->>(m.id::text))::pg_lsn < m.final_lsn);
-
 	INSERT INTO homing.member AS k
 		(region_id, name, status, heirs, spread, pending, final_lsn, joined_epoch, lost_epoch)
 	SELECT m.id, m.name, m.status, homing._jsonb_regions(m.heirs), homing._jsonb_regions(m.spread),
@@ -209,10 +204,14 @@ BEGIN
 		PERFORM homing._fence(format('declared lost at epoch %s', theirs));
 	ELSIF EXISTS (SELECT FROM homing.member k WHERE k.region_id = here.region_id AND k.pending) THEN
 		PERFORM homing._fence(format('a majority of the regions has voted at epoch %s that this region is lost', theirs));
-	ELSIF lacking <> '{}' THEN
-		UPDATE homing.local_region l SET missing = l.missing || lacking;
-		PERFORM homing._record_event('lacks_end', m.name, session_user, 'nobody has kept its last changes for this region, which serves when it has copied them')
-		FROM homing.member m WHERE m.region_id = ANY (lacking);
+	ELSE
+		-- Who survives has stopped applying before a final position was known: its own one is final too.
+		lacking := homing._lacking();
+		IF lacking <> here.missing THEN
+			UPDATE homing.local_region SET missing = lacking;
+			PERFORM homing._record_event('lacks_end', m.name, session_user, 'nobody has kept its last changes for this region, which serves when it has copied them')
+			FROM homing.member m WHERE m.region_id = ANY (lacking) AND m.region_id <> ALL (here.missing);
+		END IF;
 	END IF;
 	RETURN true;
 END

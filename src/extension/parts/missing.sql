@@ -12,8 +12,9 @@
 --  4. The streams are moved there. With them going on, this region serves.
 --
 -- A crash before the commit of 3 leads back to 1, one after it to 4: as long as the streams stand, nothing moves on. A
--- prepared part stays as it is: the rows that it holds are those of homes of this region, which differ nowhere. One that
--- ends between 2 and 3 would be copied over: then 3 fails.
+-- prepared transaction stays as it is: the rows that it has written are those of homes of this region, which differ
+-- nowhere. One that ends between 2 and 3 would be copied over: then 3 fails. Only parts that a lost region coordinated end
+-- before, as the donor knows how: nobody else would tell. A failure lets the streams of the living go on, until the next try.
 
 CREATE FUNCTION homing._missing_names(missing int2[]) RETURNS text
 STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
@@ -31,6 +32,15 @@ AS $$
 	JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()
 $$;
 
+-- The lost regions the end of whose streams is not here. One whose stream is gone was complete.
+CREATE FUNCTION homing._lacking() RETURNS int2[]
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coalesce(array_agg(m.region_id ORDER BY m.region_id), '{}') FROM homing._streams() s JOIN homing.member m USING (region_id)
+	WHERE m.status = 'lost' AND coalesce(pg_replication_origin_progress(s.origin, true), '0/0') < m.final_lsn
+$$;
+COMMENT ON FUNCTION homing._lacking() IS 'lost regions the end of whose streams this region lacks';
+
 CREATE FUNCTION homing._pause_streams() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -45,7 +55,22 @@ BEGIN
 END
 $$;
 
--- Waits for the sessions that write homed tables here. Not for prepared parts: who holds them up may be the lost region.
+CREATE FUNCTION homing._resume_streams() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	paused name;
+BEGIN
+	FOR paused IN
+		SELECT s.stream FROM homing._streams() s JOIN homing.member m USING (region_id) CROSS JOIN homing.local_region l
+		WHERE NOT s.enabled AND m.status <> 'lost' AND NOT m.pending AND l.fenced IS NULL AND l.copied IS NULL
+	LOOP
+		EXECUTE format('ALTER SUBSCRIPTION %I ENABLE', paused);
+	END LOOP;
+END
+$$;
+
+-- Waits for the sessions that write homed tables here. Not for what is prepared: who holds it up may be the lost region.
 CREATE FUNCTION homing._await_writers() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -55,9 +80,10 @@ DECLARE
 		SELECT DISTINCT k.virtualtransaction FROM pg_locks k
 		JOIN pg_database d ON d.oid = k.database AND d.datname = current_database()
 		WHERE k.locktype = 'relation' AND k.pid <> pg_backend_pid()
-			AND k.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-			AND k.relation IN (SELECT t.relid FROM homing.homed_table t
-							   UNION SELECT p.relid FROM homing.homed_table t CROSS JOIN pg_partition_tree(t.relid) p));
+			AND (k.relation BETWEEN 9000 AND 9999  -- homes (pg/home_lock)
+				OR k.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+					AND k.relation IN (SELECT t.relid FROM homing.homed_table t
+									   UNION SELECT p.relid FROM homing.homed_table t CROSS JOIN pg_partition_tree(t.relid) p)));
 BEGIN
 	WHILE EXISTS (SELECT FROM pg_locks k WHERE k.virtualtransaction = ANY (writers) AND k.pid IS NOT NULL) LOOP
 		IF clock_timestamp() > give_up THEN
@@ -69,9 +95,8 @@ BEGIN
 END
 $$;
 
--- Step 3, in a session with this region. `parts` are those that were prepared in 2. Returns how many rows of homed tables
--- it took.
-CREATE FUNCTION homing._copy_from(address text, snapshot text, positions jsonb, parts text[]) RETURNS bigint
+-- Step 3, in a session with this region. `prepared` is what was so in 2. Returns how many rows of homed tables it took.
+CREATE FUNCTION homing._copy_from(address text, snapshot text, positions jsonb, prepared text[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -97,10 +122,10 @@ BEGIN
 			WITH ORDINALITY AS r (relation, key, place) ORDER BY r.place LOOP
 		PERFORM homing._renew_rows('donor', ours.relation, ours.key, only_add => true);
 	END LOOP;
-	IF EXISTS (SELECT unnest(parts) EXCEPT SELECT p.gid FROM homing._parts p) THEN
-		RAISE EXCEPTION 'a part of a transaction over several regions has ended meanwhile' USING ERRCODE = 'serialization_failure';
+	IF EXISTS (SELECT unnest(prepared) EXCEPT SELECT p.gid FROM pg_prepared_xacts p) THEN
+		RAISE EXCEPTION 'a prepared transaction has ended meanwhile' USING ERRCODE = 'serialization_failure';
 	END IF;
-	UPDATE homing.local_region l SET copied = positions WHERE l.missing <> '{}' AND l.copied IS NULL;
+	UPDATE homing.local_region l SET copied = positions WHERE l.missing <> '{}' AND l.copied IS NULL AND l.fenced IS NULL;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'this region lacks nothing any more' USING ERRCODE = 'object_not_in_prerequisite_state';
 	END IF;
@@ -109,8 +134,8 @@ END
 $$;
 
 -- Steps 2 and 3 with one donor. `mine` is how far this region has applied the others, `written` how far it has written,
--- but for `parts`.
-CREATE FUNCTION homing._copy_via(donor int2, mine jsonb, written pg_lsn, parts text[]) RETURNS bigint
+-- but for what is `prepared`.
+CREATE FUNCTION homing._copy_via(donor int2, mine jsonb, written pg_lsn, prepared text[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -120,9 +145,10 @@ DECLARE
 	patience CONSTANT interval := '15 seconds';
 	give_up timestamptz;
 	theirs jsonb;
-	last_theirs jsonb;
 	confirmed pg_lsn;
-	last_confirmed pg_lsn;
+	behind text;  -- what is waited for
+	last_behind text;
+	part record;
 	taken record;
 	rows bigint;
 BEGIN
@@ -135,21 +161,29 @@ BEGIN
 		END IF;
 		SELECT s.confirmed_flush_lsn INTO confirmed FROM pg_replication_slots s
 		WHERE s.slot_name = homing._stream_name(here.region_id, donor);
-		EXIT WHEN confirmed >= written AND NOT EXISTS (
-			SELECT FROM jsonb_each_text(mine) m WHERE m.key <> donor::text AND ((theirs->>m.key)::pg_lsn < m.value::pg_lsn) IS NOT FALSE);
-		IF theirs IS DISTINCT FROM last_theirs OR confirmed IS DISTINCT FROM last_confirmed THEN
-			last_theirs := theirs;
-			last_confirmed := confirmed;
+		SELECT concat_ws(' ', CASE WHEN (confirmed >= written) IS NOT TRUE THEN coalesce(confirmed::text, 'no slot') END,
+			string_agg(m.key || ':' || coalesce(theirs->>m.key, '-'), ' ' ORDER BY m.key)) INTO behind
+		FROM jsonb_each_text(mine) m WHERE m.key <> donor::text AND ((theirs->>m.key)::pg_lsn < m.value::pg_lsn) IS NOT FALSE;
+		EXIT WHEN behind = '';
+		IF behind IS DISTINCT FROM last_behind THEN
+			last_behind := behind;
 			give_up := clock_timestamp() + patience;
 		ELSIF clock_timestamp() > give_up THEN
 			RAISE EXCEPTION 'region "%" does not receive what this region has', name USING ERRCODE = 'object_not_in_prerequisite_state';
 		END IF;
 		PERFORM pg_sleep(0.02);
 	END LOOP;
+	FOR part IN SELECT p.gid, p.token FROM homing._parts p WHERE p.coordinator = ANY (here.missing) LOOP
+		PERFORM homing._peer_query('self', 'INSERT INTO homing.resolution VALUES ($1, $2) ON CONFLICT DO NOTHING', part.gid, coalesce(
+			(SELECT q[1] FROM homing._peer_query('step', 'SELECT committed FROM homing.outcome WHERE id = $1', part.token::text) q), 'false'));
+	END LOOP;
+	IF FOUND THEN
+		RAISE EXCEPTION 'parts of transactions that a lost region coordinated are about to end' USING ERRCODE = 'object_in_use';
+	END IF;
 	SELECT * INTO taken FROM homing._take_snapshot('step', address, name, 'complete this region');
 	PERFORM homing._peer_query('self', 'BEGIN');
 	SELECT q[1] INTO rows FROM homing._peer_query('self', 'SELECT homing._copy_from($1, $2, $3, $4)', address, taken.snapshot,
-		taken.positions::text, parts::text) q;
+		taken.positions::text, prepared::text) q;
 	PERFORM homing._debug_point('missing-copied');
 	PERFORM homing._peer_query('self', 'COMMIT');
 	PERFORM homing._peer_close('snapshot');
@@ -163,26 +197,31 @@ CREATE FUNCTION homing._end_missing(reason text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	here CONSTANT homing.local_region := (SELECT l FROM homing.local_region l);
+	here homing.local_region;
 	stream record;
 BEGIN
+	-- No loss in which our positions count is decided meanwhile.
+	PERFORM homing._lock_change();
+	SELECT * INTO here FROM homing.local_region;
+	IF here.copied IS NULL THEN
+		RETURN;
+	END IF;
 	FOR stream IN
-		SELECT s.stream, s.origin, m.status = 'active' AND NOT m.pending AS goes_on,
-			coalesce((here.copied->>(s.region_id::text))::pg_lsn, m.final_lsn) AS position
+		-- Of whom it had no stream, it had all that counts.
+		SELECT s.origin, coalesce((here.copied->>(s.region_id::text))::pg_lsn, m.final_lsn) AS position
 		FROM homing._streams() s JOIN homing.member m USING (region_id)
 	LOOP
 		IF stream.position > coalesce(pg_replication_origin_progress(stream.origin, false), '0/0') THEN
 			PERFORM pg_replication_origin_advance(stream.origin, stream.position);
 		END IF;
-		IF stream.goes_on THEN
-			EXECUTE format('ALTER SUBSCRIPTION %I ENABLE', stream.stream);
-		END IF;
 	END LOOP;
 	PERFORM homing._debug_point('missing-moved');
+	-- A region may have been lost since, whose end the donor did not have either.
+	UPDATE homing.local_region SET missing = homing._lacking(), copied = NULL;
+	PERFORM homing._resume_streams();
 	-- What we did not apply ourselves, nobody can have from us.
 	PERFORM homing._drop_tail_slots();
 	DELETE FROM homing.passed_on p WHERE p.lost = ANY (here.missing);
-	UPDATE homing.local_region SET missing = '{}', copied = NULL;
 	PERFORM homing._record_event('completed', m.name, session_user, reason) FROM homing.member m WHERE m.region_id = ANY (here.missing);
 END
 $$;
@@ -194,14 +233,14 @@ DECLARE
 	here homing.local_region;
 	mine jsonb;
 	written pg_lsn;
-	parts text[];
+	prepared text[];
 	donor record;
 	rows bigint;
 	what text := 'it has taken a copy already';
 	failures text;
 BEGIN
-	-- Nobody else joins or is lost meanwhile with our help.
-	PERFORM homing._lock_change();
+	-- One at a time. Other regions may be lost meanwhile.
+	LOCK TABLE homing.passed_on IN SHARE UPDATE EXCLUSIVE MODE;
 	SELECT * INTO here FROM homing.local_region;
 	IF here.missing = '{}' THEN
 		RETURN NULL;
@@ -216,13 +255,13 @@ BEGIN
 					OR EXISTS (SELECT FROM homing.resolution r WHERE r.gid = p.gid)) THEN
 			RAISE EXCEPTION 'parts of transactions over several regions are about to end' USING ERRCODE = 'object_in_use';
 		END IF;
-		parts := ARRAY(SELECT p.gid FROM homing._parts p);
+		prepared := ARRAY(SELECT p.gid FROM pg_prepared_xacts p WHERE p.database = current_database());
 		SELECT q[1] INTO written FROM homing._peer_query('self', 'SELECT pg_logical_emit_message(true, ''pg_homing'', ''missing'')') q;
 		mine := homing._applied_positions();
 		FOR donor IN SELECT m.region_id, m.name FROM homing.member m
 			WHERE m.status = 'active' AND NOT m.pending AND m.region_id <> here.region_id ORDER BY m.region_id LOOP
 			BEGIN
-				rows := homing._copy_via(donor.region_id, mine, written, parts);
+				rows := homing._copy_via(donor.region_id, mine, written, prepared);
 				what := format('%s rows taken from region "%s"', rows, donor.name);
 				EXIT;
 			EXCEPTION WHEN OTHERS THEN
@@ -233,6 +272,7 @@ BEGIN
 			END;
 		END LOOP;
 		IF (SELECT l.copied IS NULL FROM homing.local_region l) THEN
+			PERFORM homing._peer_query('self', 'SELECT homing._resume_streams()');
 			RAISE EXCEPTION 'this region lacks the last changes of region %, and found no other one to take them from', homing._missing_names(here.missing)
 				USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = failures;
 		END IF;

@@ -179,11 +179,11 @@ BEGIN
 		PERFORM homing._drop_tail_slots();
 		RETURN;
 	END IF;
+	PERFORM homing._bound_slots();
 	-- Until the copy is there, another region may be lost of whose end only we have kept something.
 	IF EXISTS (SELECT FROM homing.local_region WHERE missing <> '{}') THEN
 		RETURN;
 	END IF;
-	PERFORM homing._bound_slots();
 	-- A slot is copied by a transaction that has written nothing: in the next round.
 	IF pg_current_xact_id_if_assigned() IS NOT NULL OR NOT homing._end_tail() THEN
 		RETURN;

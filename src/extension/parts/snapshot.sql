@@ -45,10 +45,12 @@ BEGIN
 		 FROM homing.member m CROSS JOIN homing.local_region l
 		 JOIN pg_subscription s ON s.subname = homing._stream_name(m.region_id, l.region_id)
 		 JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()') q;
-	-- Its own position. Everything before is flushed when this returns.
-	SELECT positions || q[1]::jsonb INTO positions FROM homing._peer_query(step,
-		'SELECT jsonb_build_object(region_id, pg_logical_emit_message(true, ''pg_homing'', ''snapshot'')) FROM homing.local_region') q;
+	-- Its own position: the end of a commit that is sent, so that other regions come there too. The row asks for nothing.
+	PERFORM homing._peer_query('freeze', 'INSERT INTO homing.dependency (region_id, seq, origin, position)
+		SELECT region_id, nextval(''homing.dependency_seq''), region_id, ''0/0'' FROM homing.local_region');
 	PERFORM homing._peer_query('freeze', 'COMMIT');
+	SELECT positions || q[1]::jsonb INTO positions FROM homing._peer_query('freeze',
+		'SELECT jsonb_build_object(region_id, ''0/0''::pg_lsn + homing._last_commit()) FROM homing.local_region') q;
 	PERFORM homing._peer_close('freeze');
 END
 $$;
@@ -79,44 +81,100 @@ BEGIN
 END
 $$;
 
--- Makes the rows of a table those that the session sees: deletes the others, unless told to only add, and takes what is
--- missing. Returns how many it took. Rows that are the same are not touched: a part that is prepared may hold them. The
--- bucket of a row follows from its key as text: here and in _bring_rows under the settings of _bucket_digests.
+-- The rows of some buckets that are more often here than `others`, an expression of an array of digests, has them; as a
+-- condition.
+CREATE FUNCTION homing._surplus(relation regclass, key name, buckets int, chosen bigint[], others text) RETURNS text
+STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT format('(tableoid, ctid) IN (SELECT x.tableoid, x.ctid FROM '
+		'(SELECT tableoid, ctid, d, row_number() OVER (PARTITION BY d) AS n FROM (SELECT tableoid, ctid, %s AS d FROM %s WHERE %s = ANY (%L::bigint[])) r) x '
+		'LEFT JOIN (SELECT d, count(*) AS n FROM unnest(%s) d GROUP BY 1) o USING (d) WHERE x.n > coalesce(o.n, 0))',
+		homing._row_digest(relation), relation, homing._bucket(key, buckets), chosen, others)
+$$;
+
+-- Exchanges rows of some buckets. Where one has taken the place of another it is updated, as its home did: a part that is
+-- prepared here may hold it by a foreign key. Rows that are the same are not touched.
+CREATE FUNCTION homing._exchange_rows(session text, relation regclass, key name, buckets int, chosen bigint[]) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET session_replication_role = replica
+AS $$
+DECLARE
+	stale CONSTANT text := format('%s = ANY (%L::bigint[]) AND %s NOT IN (SELECT d::bigint FROM jsonb_array_elements_text($1) d)',
+		homing._bucket(key, buckets), chosen, homing._row_digest(relation));
+	identity CONSTANT text[] := homing._identity(relation);
+	same CONSTANT text := (SELECT string_agg(format('h.%I::text = i.%1$I::text', c), ' AND ') FROM unnest(identity) c);
+	columns CONSTANT text := (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
+		WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '');
+	-- Of these, what an update may change.
+	changes CONSTANT text := (SELECT string_agg(format('%I = i.%1$I', a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
+		WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' AND a.attidentity <> 'a'
+			AND a.attname <> ALL (identity));
+	theirs jsonb;
+	taken bigint;
+BEGIN
+	SELECT to_jsonb(q[1]::bigint[]) INTO theirs FROM homing._peer_query(session,
+		'SELECT homing._row_digests($1::regclass, $2, $3::int, $4::bigint[])', relation::text, key::text, buckets::text, chosen::text) q;
+	EXECUTE format('CREATE TEMP TABLE homing_incoming (LIKE %s) ON COMMIT DROP', relation);
+	taken := homing._bring_rows(session, relation,
+		homing._surplus(relation, key, buckets, chosen, quote_literal(homing._row_digests(relation, key, buckets, chosen)) || '::bigint[]'),
+		'pg_temp.homing_incoming');
+	BEGIN
+		PERFORM homing._write_copy(relation, format('DELETE FROM %s h WHERE %s AND NOT EXISTS (SELECT FROM pg_temp.homing_incoming i WHERE %s)',
+			relation, stale, same), theirs);
+		IF changes IS NOT NULL THEN
+			PERFORM homing._write_copy(relation, format('UPDATE %s h SET %s FROM pg_temp.homing_incoming i WHERE %s', relation, changes, same), '[]');
+		END IF;
+		PERFORM homing._write_copy(relation, format('INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %2$s FROM pg_temp.homing_incoming i '
+			'WHERE NOT EXISTS (SELECT FROM %1$s h WHERE %3$s)', relation, columns, same), '[]');
+	EXCEPTION WHEN unique_violation OR exclusion_violation THEN
+		-- Rows have changed places under another constraint.
+		PERFORM homing._write_copy(relation, format('DELETE FROM %s h WHERE %s', relation, stale), theirs);
+		PERFORM homing._write_copy(relation, format('INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %2$s FROM pg_temp.homing_incoming',
+			relation, columns), '[]');
+	END;
+	DROP TABLE pg_temp.homing_incoming;
+	RETURN taken;
+END
+$$;
+
+-- Makes the rows of a table those that the session sees, or only adds those that are missing here. Returns how many it
+-- took. The bucket and the digest of a row follow from texts: here and in _bring_rows under the settings of _bucket_digests.
 CREATE FUNCTION homing._renew_rows(session text, relation regclass, key name, only_add boolean DEFAULT false) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
 SET intervalstyle = 'postgres' SET lc_monetary = 'C' SET extra_float_digits = 3 SET bytea_output = 'hex' SET row_security = off
 SET session_replication_role = replica
 AS $$
 DECLARE
+	at_once CONSTANT bigint := 1000000;  -- rows to look at one by one
 	buckets CONSTANT int := homing._bucket_count(relation);
-	bucket CONSTANT text := homing._bucket(key, buckets);
-	digest CONSTANT text := homing._row_digest(relation);
-	-- Without a key of its own, a row can be there twice.
 	identified CONSTANT boolean := EXISTS (SELECT FROM pg_index i WHERE i.indrelid = relation AND (i.indisprimary OR i.indisreplident));
-	different bigint[];
-	theirs bigint[] := '{}';
-	taken bigint;
+	chosen bigint[];
+	theirs bigint[];
+	taken bigint := 0;
 BEGIN
-	SELECT array_agg(coalesce(h.key, t.key)::bigint) INTO different
-	FROM jsonb_each_text(homing._bucket_digests(relation, key, buckets)) h
-	FULL JOIN (SELECT d.* FROM homing._peer_query(session, 'SELECT homing._bucket_digests($1::regclass, $2, $3::int)',
-		relation::text, key::text, buckets::text) q, jsonb_each_text(q[1]::jsonb) d) t USING (key)
-	WHERE h.value IS DISTINCT FROM t.value;
-	IF different IS NULL THEN
-		RETURN 0;
-	END IF;
-	IF NOT only_add THEN
-		IF identified THEN
-			SELECT q[1]::bigint[] INTO theirs FROM homing._peer_query(session,
-				'SELECT homing._row_digests($1::regclass, $2, $3::int, $4::bigint[])', relation::text, key::text, buckets::text, different::text) q;
+	FOR chosen IN
+		SELECT array_agg(d.bucket) FROM (
+			SELECT coalesce(h.key, t.key)::bigint AS bucket, sum(greatest(split_part(h.value, ' ', 1)::bigint, split_part(t.value, ' ', 1)::bigint))
+				OVER (ORDER BY coalesce(h.key, t.key)::bigint) AS rows
+			FROM jsonb_each_text(homing._bucket_digests(relation, key, buckets)) h
+			FULL JOIN (SELECT b.* FROM homing._peer_query(session, 'SELECT homing._bucket_digests($1::regclass, $2, $3::int)',
+				relation::text, key::text, buckets::text) q, jsonb_each_text(q[1]::jsonb) b) t USING (key)
+			WHERE h.value IS DISTINCT FROM t.value) d
+		GROUP BY trunc((d.rows - 1) / at_once)
+	LOOP
+		IF identified AND NOT only_add THEN
+			taken := taken + homing._exchange_rows(session, relation, key, buckets, chosen);
+			CONTINUE;
 		END IF;
-		PERFORM homing._write_copy(relation, format('DELETE FROM %s WHERE %s = ANY (%L::bigint[]) AND %s NOT IN '
-			'(SELECT d::bigint FROM jsonb_array_elements_text($1) d)', relation, bucket, different, digest), to_jsonb(theirs));
-	END IF;
-	-- As a statement of _write_copy: the guard lets it pass.
-	taken := homing._write_copy(relation, format('SELECT homing._bring_rows(%L, %L, %L)', session, relation,
-		format('%s = ANY (%L::bigint[]) AND %s <> ALL (%L::bigint[])', bucket, different, digest,
-			homing._row_digests(relation, key, buckets, different))), '[]');
+		IF NOT only_add THEN
+			SELECT q[1]::bigint[] INTO theirs FROM homing._peer_query(session,
+				'SELECT homing._row_digests($1::regclass, $2, $3::int, $4::bigint[])', relation::text, key::text, buckets::text, chosen::text) q;
+			PERFORM homing._write_copy(relation, format('DELETE FROM %s WHERE %s', relation,
+				homing._surplus(relation, key, buckets, chosen, 'ARRAY(SELECT jsonb_array_elements_text($1)::bigint)')), to_jsonb(theirs));
+		END IF;
+		-- As a statement of _write_copy: the guard lets it pass.
+		taken := taken + homing._write_copy(relation, format('SELECT homing._bring_rows(%L, %L, %L)', session, relation,
+			homing._surplus(relation, key, buckets, chosen, quote_literal(homing._row_digests(relation, key, buckets, chosen)) || '::bigint[]')), '[]');
+	END LOOP;
 	RETURN taken;
 END
 $$;

@@ -151,12 +151,13 @@ CREATE TABLE homing.resolution (
 );
 COMMENT ON TABLE homing.resolution IS 'what an operator has decided about prepared parts; local, the worker carries it out';
 
+-- OFFSET 0: names that users gave are not taken apart.
 CREATE VIEW homing._parts AS
 SELECT p.gid, p.prepared, p.owner, split_part(p.gid, ':', 3)::int2 AS coordinator, split_part(p.gid, ':', 8)::uuid AS token
-FROM pg_prepared_xacts p JOIN (SELECT * FROM homing.local_region LIMIT 1) l
-	ON p.gid ~ ('^homing:' || left(l.cluster_id::text, 8)
-		|| '(:[0-9]{1,5})(:[0-9]{1,19}){4}:[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}:[0-9.]+$')
-WHERE p.database = current_database();
+FROM (SELECT x.gid, x.prepared, x.owner FROM pg_prepared_xacts x JOIN (SELECT * FROM homing.local_region LIMIT 1) l
+		ON x.gid ~ ('^homing:' || left(l.cluster_id::text, 8)
+			|| '(:[0-9]{1,5})(:[0-9]{1,19}){4}:[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}:[0-9.]+$')
+	WHERE x.database = current_database() OFFSET 0) p;
 COMMENT ON VIEW homing._parts IS 'prepared parts of transactions of this cluster in this database';
 
 -- What core::ResolveInDoubt needs to know. The position is read before the decision that it is about.
