@@ -78,6 +78,10 @@ SELECT homing.hand_over('accounts', 'eu', 'us', ARRAY[0, 1, 2]);
 SELECT homing.unhome_table('accounts');
 END
 converge us eu
+# Every process comes to its end, so that what it lost is told.
+for name in us eu; do
+	pg_ctl --pgdata="$WORK_DIR/$name" --silent --mode=fast --timeout=600 stop || die "memcheck: server $name does not stop"
+done
 stop_everything
 trap - EXIT
 

@@ -42,7 +42,7 @@ BEGIN
 			PERFORM homing._peer_take('step ' || id) FROM generate_series(1, 3);
 		EXCEPTION WHEN lock_not_available THEN
 			RAISE EXCEPTION 'cannot %: another change is going on at region "%"', purpose, homing._member_name(newest, id)
-				USING ERRCODE = 'lock_not_available', HINT = 'Try again later. If the region copies what it lacks of an earlier loss, it can be declared lost as well.';
+				USING ERRCODE = 'lock_not_available', HINT = 'Regions join, are lost, and tables are homed one after the other: try again later.';
 		END;
 		SELECT q[1]::jsonb AS map, q[2]::boolean AS lacks INTO met FROM homing._peer_take('step ' || id) q;
 		IF met.map IS NULL THEN
