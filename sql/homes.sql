@@ -45,6 +45,7 @@ ALTER TABLE nothing_identity REPLICA IDENTITY NOTHING;
 CREATE TABLE of_type (id int PRIMARY KEY, n numeric NOT NULL, p point NOT NULL, a int[] NOT NULL, c char(3) NOT NULL, f float8 NOT NULL, j jsonb NOT NULL);
 CREATE TABLE nullable (id int PRIMARY KEY, k int);
 CREATE TABLE generated (id int PRIMARY KEY, k int NOT NULL GENERATED ALWAYS AS (id / 2) STORED);
+CREATE TABLE generated_identity (id int, k int GENERATED ALWAYS AS (id / 2) STORED, PRIMARY KEY (id, k));
 CREATE TABLE unique_elsewhere (id int PRIMARY KEY, mail text UNIQUE);
 CREATE TABLE pk_elsewhere (id int PRIMARY KEY, customer_id int NOT NULL);
 CREATE TABLE partial_unique (id int PRIMARY KEY, n int);
@@ -62,6 +63,7 @@ CREATE TABLE good (id bigint PRIMARY KEY, name text);
 SELECT homing.home_table('no_identity', 'id');
 SELECT homing.home_table('unusable_identity', 'id');
 SELECT homing.home_table('nothing_identity', 'id');
+SELECT homing.home_table('generated_identity', 'id');
 SELECT homing.home_table('of_type', 'n');
 \set VERBOSITY terse
 SELECT homing.home_table('of_type', 'p');

@@ -67,7 +67,10 @@ void LossDuty::Begin(remote::Waiter &waiter, Oid administrator)
 {
 	pg::RegionConnection connection = pg::Connect(OptionsForHere(administrator), waiter);
 	connection->Execute(
-		"SELECT set_config('search_path', 'pg_catalog, pg_temp', false), set_config('jit', 'off', false)");
+		"SELECT set_config(s, v, false) FROM (VALUES ('search_path', 'pg_catalog, pg_temp'), ('jit', 'off'), "
+		"('statement_timeout', '0'), ('lock_timeout', '0'), ('idle_in_transaction_session_timeout', '0'), "
+		"('default_transaction_isolation', 'read committed'), ('default_transaction_read_only', 'off'), "
+		"('synchronous_commit', 'local')) AS x(s, v)");
 	connection->Send("SELECT homing._see_to_losses($1::bigint)",
 	                 {{std::to_string(static_cast<std::int64_t>(pg::settings.auto_declare_lost_s) *
 	                                  1000)}});

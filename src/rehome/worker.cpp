@@ -182,6 +182,7 @@ private:
 	core::MapSummary mine_;
 	bool fenced_ = false;
 	bool missing_ = false;  // we lack the end of a lost region's stream
+	bool copying_ = false;  // what is being done about losses is to copy, since
 	core::Epoch copying_since_;
 	core::Electorate electorate_;
 	bool witness_ = false;  // this is no region, and votes only
@@ -482,7 +483,7 @@ void Worker::ExchangeMaps()
 void Worker::EndPrepared()
 {
 	// What is copied meanwhile would have to be copied again.
-	if (missing_ && loss_duty_.Busy())
+	if (copying_ && loss_duty_.Busy())
 		return;
 	waiter_.AllowUntil(Clock::time_point::max());
 	try {
@@ -650,8 +651,9 @@ void Worker::SeeToLosses()
 		       entry.second.trouble.empty();
 	});
 	if (!loss_duty_.Busy()) {
+		copying_ = missing_;
 		copying_since_ = mine_.epoch;
-	} else if (missing_ && !(copying_since_ == mine_.epoch)) {
+	} else if (copying_ && !(copying_since_ == mine_.epoch)) {
 		// Whoever it waits for may be the one that has been lost since.
 		const std::string pid = std::to_string(loss_duty_.Leave());
 		MemoryContext context = CurrentMemoryContext;

@@ -143,9 +143,14 @@ void Learn(const Place &place, pg::LatchWaiter &waiter, const std::string &reaso
 				throw NotCommitted(place.name, "the region was declared lost");
 			}
 			try {
-				if (Ask(place, waiter, deadline, commit))
-					return;
-				throw NotCommitted(place.name, reason);
+				// One that is lost does not know what of it counts.
+				if (!IsLost(place.region)) {
+					if (Ask(place, waiter, deadline, commit))
+						return;
+					throw NotCommitted(place.name, reason);
+				}
+				if (Left(deadline).count() == 0)
+					break;
 			} catch (const NotCommitted &) {
 				throw;
 			} catch (const remote::Error &) {

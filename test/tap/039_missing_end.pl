@@ -25,7 +25,21 @@ $cluster->sql('us', 'CREATE TABLE children (account int, n int, parent int REFER
 $cluster->sql('us', q{SELECT homing.home_table('children', 'account', colocate_with => 'accounts')});
 $cluster->sql('us', 'INSERT INTO parents SELECT id, 0 FROM accounts');
 $cluster->sql('us', 'INSERT INTO children SELECT id, n, NULL, n FROM accounts, generate_series(1, 2) n');
-my @homed = qw(accounts entries log parents children);
+# Shapes of tables: generated columns; numbers that nobody updates; partitions; a key by an index; nothing but a key.
+$cluster->sql('us', q{
+	CREATE TABLE shapes (d int, "N x" int GENERATED ALWAYS AS (d * 2) STORED NOT NULL, s bigint GENERATED ALWAYS AS IDENTITY, i jsonb, h text[], PRIMARY KEY (d));
+	CREATE TABLE parts (d int, o int, x numeric, PRIMARY KEY (d, o)) PARTITION BY LIST (o);
+	CREATE TABLE parts_1 PARTITION OF parts FOR VALUES IN (1);
+	CREATE TABLE parts_2 PARTITION OF parts FOR VALUES IN (2);
+	CREATE TABLE indexed (gone int, d int NOT NULL, r text NOT NULL, n int);
+	ALTER TABLE indexed DROP COLUMN gone;
+	CREATE UNIQUE INDEX indexed_key ON indexed (d, r);
+	ALTER TABLE indexed REPLICA IDENTITY USING INDEX indexed_key;
+	CREATE TABLE only_key (d int, n int, PRIMARY KEY (d, n))});
+$cluster->sql('us', "SELECT homing.home_table('$_', 'd', colocate_with => 'accounts')") for qw(shapes parts indexed only_key);
+$cluster->sql('us', $_) for 'INSERT INTO shapes (d, i, h) SELECT id, \'{"a": 1}\', ARRAY[\'x\'] FROM accounts', 'INSERT INTO parts SELECT id, o, 1.0 FROM accounts, generate_series(1, 2) o',
+	"INSERT INTO indexed SELECT id, 'r', 1 FROM accounts", 'INSERT INTO only_key SELECT id, n FROM accounts, generate_series(1, 2) n';
+my @homed = qw(accounts entries log parents children shapes parts indexed only_key);
 my @tables = (@homed, qw(homing.ownership homing.assignment homing.key_acceptance));
 $cluster->same_everywhere($_) for @tables;
 
@@ -97,6 +111,16 @@ lose_the_end(
 	"INSERT INTO entries VALUES ($key{ap}, 501, 'new')",
 	"DELETE FROM log WHERE account = $key{ap}",
 	"INSERT INTO log SELECT $of_ap[-1], 'twice'",
+	"UPDATE shapes SET i = '{}' WHERE d = $key{ap}",
+	"DELETE FROM shapes WHERE d = $of_ap[1]",
+	"INSERT INTO shapes (d, i) VALUES ($of_ap[1], '[1]')",
+	"UPDATE parts SET x = 1.00 WHERE d = $key{ap} AND o = 1",
+	"UPDATE parts SET x = 2 WHERE d = $key{ap} AND o = 2",
+	"DELETE FROM parts WHERE d = $of_ap[1]",
+	"UPDATE indexed SET n = 2 WHERE d = $key{ap}",
+	"UPDATE indexed SET r = 'other' WHERE d = $of_ap[1]",
+	"DELETE FROM only_key WHERE d = $key{ap} AND n = 1",
+	"INSERT INTO only_key VALUES ($key{ap}, 3)",
 	# Two rows change places, which no order of updates can do.
 	"UPDATE children SET slot = 0 WHERE account = $key{ap} AND n = 1",
 	"UPDATE children SET slot = 1 WHERE account = $key{ap} AND n = 2",

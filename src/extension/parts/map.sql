@@ -204,7 +204,7 @@ BEGIN
 		PERFORM homing._fence(format('declared lost at epoch %s', theirs));
 	ELSIF EXISTS (SELECT FROM homing.member k WHERE k.region_id = here.region_id AND k.pending) THEN
 		PERFORM homing._fence(format('a majority of the regions has voted at epoch %s that this region is lost', theirs));
-	ELSE
+	ELSIF here.copied IS NULL THEN
 		-- Who survives has stopped applying before a final position was known: its own one is final too.
 		lacking := homing._lacking();
 		IF lacking <> here.missing THEN

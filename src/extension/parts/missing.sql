@@ -96,7 +96,7 @@ END
 $$;
 
 -- Step 3, in a session with this region. `prepared` is what was so in 2. Returns how many rows of homed tables it took.
-CREATE FUNCTION homing._copy_from(address text, snapshot text, positions jsonb, prepared text[]) RETURNS bigint
+CREATE FUNCTION homing._copy_from(donor int2, address text, snapshot text, positions jsonb, prepared text[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -124,6 +124,12 @@ BEGIN
 	END LOOP;
 	IF EXISTS (SELECT unnest(prepared) EXCEPT SELECT p.gid FROM pg_prepared_xacts p) THEN
 		RAISE EXCEPTION 'a prepared transaction has ended meanwhile' USING ERRCODE = 'serialization_failure';
+	END IF;
+	-- Until the commit no loss is decided in which our positions count; and none was that leaves out what we have copied.
+	PERFORM homing._lock_change();
+	IF NOT EXISTS (SELECT FROM homing.member m WHERE m.region_id = donor AND m.status = 'active' AND NOT m.pending)
+		OR EXISTS (SELECT FROM homing.member m WHERE m.status = 'lost' AND (positions->>(m.region_id::text))::pg_lsn > m.final_lsn) THEN
+		RAISE EXCEPTION 'a region was lost meanwhile' USING ERRCODE = 'serialization_failure';
 	END IF;
 	UPDATE homing.local_region l SET copied = positions WHERE l.missing <> '{}' AND l.copied IS NULL AND l.fenced IS NULL;
 	IF NOT FOUND THEN
@@ -163,7 +169,7 @@ BEGIN
 		WHERE s.slot_name = homing._stream_name(here.region_id, donor);
 		SELECT concat_ws(' ', CASE WHEN (confirmed >= written) IS NOT TRUE THEN coalesce(confirmed::text, 'no slot') END,
 			string_agg(m.key || ':' || coalesce(theirs->>m.key, '-'), ' ' ORDER BY m.key)) INTO behind
-		FROM jsonb_each_text(mine) m WHERE m.key <> donor::text AND ((theirs->>m.key)::pg_lsn < m.value::pg_lsn) IS NOT FALSE;
+		FROM jsonb_each_text(mine) m WHERE m.key <> donor::text AND coalesce(theirs->>m.key, '0/0')::pg_lsn < m.value::pg_lsn;
 		EXIT WHEN behind = '';
 		IF behind IS DISTINCT FROM last_behind THEN
 			last_behind := behind;
@@ -175,14 +181,15 @@ BEGIN
 	END LOOP;
 	FOR part IN SELECT p.gid, p.token FROM homing._parts p WHERE p.coordinator = ANY (here.missing) LOOP
 		PERFORM homing._peer_query('self', 'INSERT INTO homing.resolution VALUES ($1, $2) ON CONFLICT DO NOTHING', part.gid, coalesce(
-			(SELECT q[1] FROM homing._peer_query('step', 'SELECT committed FROM homing.outcome WHERE id = $1', part.token::text) q), 'false'));
+			(SELECT q[1] FROM homing._peer_query('step', 'SELECT committed FROM homing.outcome WHERE id = $1
+				UNION ALL SELECT true FROM homing.awaited_part WHERE decision = $1 LIMIT 1', part.token::text) q), 'false'));
 	END LOOP;
 	IF FOUND THEN
 		RAISE EXCEPTION 'parts of transactions that a lost region coordinated are about to end' USING ERRCODE = 'object_in_use';
 	END IF;
 	SELECT * INTO taken FROM homing._take_snapshot('step', address, name, 'complete this region');
 	PERFORM homing._peer_query('self', 'BEGIN');
-	SELECT q[1] INTO rows FROM homing._peer_query('self', 'SELECT homing._copy_from($1, $2, $3, $4)', address, taken.snapshot,
+	SELECT q[1] INTO rows FROM homing._peer_query('self', 'SELECT homing._copy_from($1, $2, $3, $4, $5)', donor::text, address, taken.snapshot,
 		taken.positions::text, prepared::text) q;
 	PERFORM homing._debug_point('missing-copied');
 	PERFORM homing._peer_query('self', 'COMMIT');

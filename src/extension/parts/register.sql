@@ -102,6 +102,14 @@ BEGIN
 				HINT = 'Add a primary key that is not deferrable, or choose one with ALTER TABLE ... REPLICA IDENTITY.';
 		END IF;
 
+		SELECT a.attname AS name INTO index FROM pg_index i JOIN pg_attribute a ON a.attrelid = leaf.oid AND a.attnum = ANY (i.indkey)
+		WHERE i.indrelid = leaf.oid AND (i.indisprimary OR i.indisreplident) AND a.attgenerated <> '' LIMIT 1;
+		IF FOUND THEN
+			RAISE EXCEPTION 'generated column "%" is in the primary key or replica identity of table "%"', index.name, leaf.name
+				USING ERRCODE = 'feature_not_supported', DETAIL = 'Generated columns are not replicated: other regions could not tell which row is updated or deleted.',
+					HINT = 'Leave it out: the columns that it is computed from say the same.';
+		END IF;
+
 		CONTINUE WHEN allow_unenforced_unique;
 		-- Equal keys meet at one region, so a constraint that contains the key with equality is enforced.
 		SELECT i.indexrelid::regclass AS name, i.indisexclusion INTO index

@@ -10,19 +10,29 @@ AS $$
 DECLARE
 	tables CONSTANT text := (SELECT string_agg(q[1], ', ') FROM homing._peer_query(step,
 		'SELECT r FROM unnest(homing._replicated_tables()) r UNION ALL SELECT relid::regclass FROM homing.homed_table') q);
+	in_vain boolean;
 BEGIN
 	PERFORM homing._open_step('freeze', address);
 	PERFORM homing._peer_query('freeze', 'SET lock_timeout = ''2s''');
 	-- A deadlock with writers is ours to give up.
 	PERFORM homing._peer_query('freeze', 'SET deadlock_timeout = ''50ms''');
-	FOR attempt IN 1 .. 10 LOOP
-		PERFORM homing._peer_query('freeze', 'BEGIN');
-		BEGIN
-			PERFORM homing._peer_query('freeze', format('LOCK TABLE %s IN SHARE MODE', tables));
-			RETURN;
-		EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-			PERFORM homing._peer_query('freeze', 'ROLLBACK');
-		END;
+	FOR attempt IN 1 .. 30 LOOP
+		-- Others wait behind who waits: not for one that will not end soon.
+		SELECT q[1]::boolean INTO in_vain FROM homing._peer_query('freeze',
+			'SELECT EXISTS (SELECT FROM pg_locks k LEFT JOIN pg_stat_activity a USING (pid) WHERE k.locktype = ''relation'' AND k.granted
+				AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+				AND k.relation IN (SELECT r FROM unnest(homing._replicated_tables()) r UNION ALL SELECT relid FROM homing.homed_table)
+				AND k.mode IN (''RowExclusiveLock'', ''ShareRowExclusiveLock'', ''ExclusiveLock'', ''AccessExclusiveLock'')
+				AND (k.pid IS NULL OR a.xact_start < clock_timestamp() - interval ''2 seconds''))') q;
+		IF NOT in_vain THEN
+			PERFORM homing._peer_query('freeze', 'BEGIN');
+			BEGIN
+				PERFORM homing._peer_query('freeze', format('LOCK TABLE %s IN SHARE MODE', tables));
+				RETURN;
+			EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+				PERFORM homing._peer_query('freeze', 'ROLLBACK');
+			END;
+		END IF;
 		PERFORM pg_sleep(0.5);  -- for those who waited behind us
 	END LOOP;
 	RAISE EXCEPTION 'cannot %: writers of homed tables at region "%" did not end in time', purpose, region
@@ -81,45 +91,42 @@ BEGIN
 END
 $$;
 
--- The rows of some buckets that are more often here than `others`, an expression of an array of digests, has them; as a
--- condition.
-CREATE FUNCTION homing._surplus(relation regclass, key name, buckets int, chosen bigint[], others text) RETURNS text
+-- The rows of some buckets that are there more often than their digests are among `others`, as a condition.
+CREATE FUNCTION homing._surplus(relation regclass, key name, buckets int, chosen bigint[], others bigint[]) RETURNS text
 STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT format('(tableoid, ctid) IN (SELECT x.tableoid, x.ctid FROM '
 		'(SELECT tableoid, ctid, d, row_number() OVER (PARTITION BY d) AS n FROM (SELECT tableoid, ctid, %s AS d FROM %s WHERE %s = ANY (%L::bigint[])) r) x '
-		'LEFT JOIN (SELECT d, count(*) AS n FROM unnest(%s) d GROUP BY 1) o USING (d) WHERE x.n > coalesce(o.n, 0))',
+		'LEFT JOIN (SELECT d, count(*) AS n FROM unnest(%L::bigint[]) d GROUP BY 1) o USING (d) WHERE x.n > coalesce(o.n, 0))',
 		homing._row_digest(relation), relation, homing._bucket(key, buckets), chosen, others)
 $$;
 
--- Exchanges rows of some buckets. Where one has taken the place of another it is updated, as its home did: a part that is
--- prepared here may hold it by a foreign key. Rows that are the same are not touched.
-CREATE FUNCTION homing._exchange_rows(session text, relation regclass, key name, buckets int, chosen bigint[]) RETURNS bigint
+-- Exchanges rows of some buckets, of which the session has those with the digests `theirs`. Where a row has taken the place
+-- of another it is updated, as at its home: a part that is prepared here may hold it by a foreign key. Rows that are the
+-- same are not touched.
+CREATE FUNCTION homing._exchange_rows(session text, relation regclass, key name, buckets int, chosen bigint[], theirs bigint[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET session_replication_role = replica
 AS $$
 DECLARE
-	stale CONSTANT text := format('%s = ANY (%L::bigint[]) AND %s NOT IN (SELECT d::bigint FROM jsonb_array_elements_text($1) d)',
-		homing._bucket(key, buckets), chosen, homing._row_digest(relation));
+	stale CONSTANT text := format('%s = ANY (%L::bigint[]) AND %s <> ALL (%L::bigint[])',
+		homing._bucket(key, buckets), chosen, homing._row_digest(relation), theirs);
 	identity CONSTANT text[] := homing._identity(relation);
-	same CONSTANT text := (SELECT string_agg(format('h.%I::text = i.%1$I::text', c), ' AND ') FROM unnest(identity) c);
+	-- A column that no update can change belongs to what a row is.
+	same CONSTANT text := (SELECT string_agg(format('h.%I::text IS NOT DISTINCT FROM i.%1$I::text', a.attname), ' AND ') FROM pg_attribute a
+		WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped AND (a.attname = ANY (identity) OR a.attidentity = 'a'));
 	columns CONSTANT text := (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
 		WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '');
-	-- Of these, what an update may change.
 	changes CONSTANT text := (SELECT string_agg(format('%I = i.%1$I', a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
 		WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' AND a.attidentity <> 'a'
 			AND a.attname <> ALL (identity));
-	theirs jsonb;
 	taken bigint;
 BEGIN
-	SELECT to_jsonb(q[1]::bigint[]) INTO theirs FROM homing._peer_query(session,
-		'SELECT homing._row_digests($1::regclass, $2, $3::int, $4::bigint[])', relation::text, key::text, buckets::text, chosen::text) q;
-	EXECUTE format('CREATE TEMP TABLE homing_incoming (LIKE %s) ON COMMIT DROP', relation);
+	EXECUTE format('CREATE TEMP TABLE homing_incoming (LIKE %s INCLUDING GENERATED) ON COMMIT DROP', relation);
 	taken := homing._bring_rows(session, relation,
-		homing._surplus(relation, key, buckets, chosen, quote_literal(homing._row_digests(relation, key, buckets, chosen)) || '::bigint[]'),
-		'pg_temp.homing_incoming');
+		homing._surplus(relation, key, buckets, chosen, homing._row_digests(relation, key, buckets, chosen)), 'pg_temp.homing_incoming');
 	BEGIN
 		PERFORM homing._write_copy(relation, format('DELETE FROM %s h WHERE %s AND NOT EXISTS (SELECT FROM pg_temp.homing_incoming i WHERE %s)',
-			relation, stale, same), theirs);
+			relation, stale, same), '[]');
 		IF changes IS NOT NULL THEN
 			PERFORM homing._write_copy(relation, format('UPDATE %s h SET %s FROM pg_temp.homing_incoming i WHERE %s', relation, changes, same), '[]');
 		END IF;
@@ -127,7 +134,7 @@ BEGIN
 			'WHERE NOT EXISTS (SELECT FROM %1$s h WHERE %3$s)', relation, columns, same), '[]');
 	EXCEPTION WHEN unique_violation OR exclusion_violation THEN
 		-- Rows have changed places under another constraint.
-		PERFORM homing._write_copy(relation, format('DELETE FROM %s h WHERE %s', relation, stale), theirs);
+		PERFORM homing._write_copy(relation, format('DELETE FROM %s h WHERE %s', relation, stale), '[]');
 		PERFORM homing._write_copy(relation, format('INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %2$s FROM pg_temp.homing_incoming',
 			relation, columns), '[]');
 	END;
@@ -161,19 +168,25 @@ BEGIN
 			WHERE h.value IS DISTINCT FROM t.value) d
 		GROUP BY trunc((d.rows - 1) / at_once)
 	LOOP
-		IF identified AND NOT only_add THEN
-			taken := taken + homing._exchange_rows(session, relation, key, buckets, chosen);
-			CONTINUE;
-		END IF;
 		IF NOT only_add THEN
 			SELECT q[1]::bigint[] INTO theirs FROM homing._peer_query(session,
 				'SELECT homing._row_digests($1::regclass, $2, $3::int, $4::bigint[])', relation::text, key::text, buckets::text, chosen::text) q;
-			PERFORM homing._write_copy(relation, format('DELETE FROM %s WHERE %s', relation,
-				homing._surplus(relation, key, buckets, chosen, 'ARRAY(SELECT jsonb_array_elements_text($1)::bigint)')), to_jsonb(theirs));
 		END IF;
-		-- As a statement of _write_copy: the guard lets it pass.
-		taken := taken + homing._write_copy(relation, format('SELECT homing._bring_rows(%L, %L, %L)', session, relation,
-			homing._surplus(relation, key, buckets, chosen, quote_literal(homing._row_digests(relation, key, buckets, chosen)) || '::bigint[]')), '[]');
+		IF identified AND NOT only_add THEN
+			taken := taken + homing._exchange_rows(session, relation, key, buckets, chosen, theirs);
+		ELSE
+			IF NOT only_add THEN
+				PERFORM homing._write_copy(relation, format('DELETE FROM %s WHERE %s', relation,
+					homing._surplus(relation, key, buckets, chosen, theirs)), '[]');
+			END IF;
+			-- As a statement of _write_copy: the guard lets it pass.
+			taken := taken + homing._write_copy(relation, format('SELECT homing._bring_rows(%L, %L, %L)', session, relation,
+				homing._surplus(relation, key, buckets, chosen, homing._row_digests(relation, key, buckets, chosen))), '[]');
+		END IF;
+		IF NOT only_add AND (SELECT array_agg(d ORDER BY d) FROM unnest(theirs) d)
+				IS DISTINCT FROM (SELECT array_agg(d ORDER BY d) FROM unnest(homing._row_digests(relation, key, buckets, chosen)) d) THEN
+			RAISE EXCEPTION 'the rows of table "%" did not become what they are at the other region', relation USING ERRCODE = 'data_exception';
+		END IF;
 	END LOOP;
 	RETURN taken;
 END
