@@ -61,6 +61,8 @@ AS $$
 DECLARE
 	paused name;
 BEGIN
+	-- A copy whose commit did not answer may yet commit, and a loss that is being decided counts with streams that stand.
+	PERFORM homing._lock_change();
 	FOR paused IN
 		SELECT s.stream FROM homing._streams() s JOIN homing.member m USING (region_id) CROSS JOIN homing.local_region l
 		WHERE NOT s.enabled AND m.status <> 'lost' AND NOT m.pending AND l.fenced IS NULL AND l.copied IS NULL
