@@ -93,9 +93,10 @@ END
 $$;
 
 -- How far the region's stream is applied here, read after its apply worker is gone, so that it is final.
--- Requires: the disabled subscription is committed. A worker not yet visible will see it and not start.
+-- Requires: the disabled subscription is committed. A worker not yet visible will see it and not start. One that is gone by
+-- itself is worth no warning.
 CREATE FUNCTION homing._stopped_at(lost int2) RETURNS pg_lsn
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = error
 AS $$
 DECLARE
 	stream CONSTANT text := homing._stream_name(lost, (SELECT region_id FROM homing.local_region));
