@@ -191,7 +191,7 @@ BEGIN
 			END LOOP;
 			IF homing._active(newest, survivors) <@ lacking AND force AND survivors = ARRAY[here.region_id] THEN
 				-- Nothing else is left: what it has is what counts, also of those that were lost before.
-				RAISE WARNING 'the last changes of region % are not in this region, which goes on without them', homing._missing_names(lost_without_end)
+				RAISE WARNING 'the last changes of region % are not in this region, which goes on without them', homing._region_names(lost_without_end)
 					USING HINT = 'When the region comes back, homing.rejoin records them in homing.orphaned_writes.';
 				newest := jsonb_set(newest, '{members}', (
 					SELECT jsonb_agg(m || CASE WHEN (m->>'id')::int2 <> ALL (lost_without_end) THEN '{}'
@@ -260,7 +260,7 @@ BEGIN
 				HINT = 'homing.lost_parts lists them. When the region comes back, homing.rejoin records what they wrote in homing.orphaned_writes.';
 	END IF;
 	IF cardinality(lacking) > 0 THEN
-		RAISE WARNING 'region % lacks the last changes of what is lost, which nobody has kept for it: it serves when it has copied them from another region', homing._missing_names(lacking)
+		RAISE WARNING 'region % lacks the last changes of what is lost, which nobody has kept for it: it serves when it has copied them from another region', homing._region_names(lacking)
 			USING HINT = 'homing.regions shows it as fenced until then. To have its homes taken over at once, declare it lost as well.';
 	END IF;
 	RETURN homing._loss(newest, regions) || CASE WHEN cardinality(lacking) = 0 THEN '{}'

@@ -64,7 +64,7 @@ BEGIN
 			USING ERRCODE = 'read_only_sql_transaction', HINT = 'Call the function at a region that serves.';
 	END IF;
 	IF here.missing <> '{}' AND NOT although_lacking THEN
-		RAISE EXCEPTION 'this region lacks the last changes of region %', homing._missing_names(here.missing)
+		RAISE EXCEPTION 'this region lacks the last changes of region %', homing._region_names(here.missing)
 			USING ERRCODE = 'read_only_sql_transaction', DETAIL = 'Its worker takes a copy of them from another region.',
 				HINT = 'Call the function at a region that serves.';
 	END IF;

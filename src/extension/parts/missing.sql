@@ -16,20 +16,10 @@
 -- nowhere. One that ends between 2 and 3 would be copied over: then 3 fails. Only parts that a lost region coordinated end
 -- before, as the donor knows how: nobody else would tell. A failure lets the streams of the living go on, until the next try.
 
-CREATE FUNCTION homing._missing_names(missing int2[]) RETURNS text
+CREATE FUNCTION homing._region_names(regions int2[]) RETURNS text
 STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT string_agg(format('"%s"', m.name), ', ' ORDER BY m.region_id) FROM homing.member m WHERE m.region_id = ANY (missing)
-$$;
-
--- The streams to this region, as subscriptions here.
-CREATE FUNCTION homing._streams(OUT region_id int2, OUT stream name, OUT origin text, OUT enabled boolean) RETURNS SETOF record
-STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
-AS $$
-	SELECT m.region_id, s.subname, 'pg_' || s.oid, s.subenabled FROM homing.local_region l
-	JOIN homing.member m ON m.region_id <> l.region_id
-	JOIN pg_subscription s ON s.subname = homing._stream_name(m.region_id, l.region_id)
-	JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()
+	SELECT string_agg(format('"%s"', m.name), ', ' ORDER BY m.region_id) FROM homing.member m WHERE m.region_id = ANY (regions)
 $$;
 
 -- The lost regions the end of whose streams is not here. One whose stream is gone was complete.
@@ -282,7 +272,7 @@ BEGIN
 		END LOOP;
 		IF (SELECT l.copied IS NULL FROM homing.local_region l) THEN
 			PERFORM homing._peer_query('self', 'SELECT homing._resume_streams()');
-			RAISE EXCEPTION 'this region lacks the last changes of region %, and found no other one to take them from', homing._missing_names(here.missing)
+			RAISE EXCEPTION 'this region lacks the last changes of region %, and found no other one to take them from', homing._region_names(here.missing)
 				USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = failures;
 		END IF;
 		PERFORM homing._debug_point('missing-committed');

@@ -185,11 +185,12 @@ BEGIN
 END
 $$;
 
--- The subscriptions of this database to other regions.
-CREATE FUNCTION homing._subscriptions() RETURNS SETOF text
+-- The streams to this region, as subscriptions here.
+CREATE FUNCTION homing._streams(OUT region_id int2, OUT stream name, OUT origin text, OUT enabled boolean) RETURNS SETOF record
 STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT s.subname::text FROM homing.local_region l JOIN homing.member m ON m.region_id <> l.region_id
+	SELECT m.region_id, s.subname, 'pg_' || s.oid, s.subenabled FROM homing.local_region l
+	JOIN homing.member m ON m.region_id <> l.region_id
 	JOIN pg_subscription s ON s.subname = homing._stream_name(m.region_id, l.region_id)
 	JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()
 $$;
@@ -218,7 +219,7 @@ BEGIN
 	PERFORM homing._install_guard(relation);
 	PERFORM homing._stride_sequences(relation);
 	EXECUTE format('ALTER PUBLICATION homing ADD TABLE %s', relation);
-	PERFORM homing._add_stream_table(s, relation) FROM homing._subscriptions() s;
+	PERFORM homing._add_stream_table(s.stream, relation) FROM homing._streams() s;
 END
 $$;
 COMMENT ON FUNCTION homing._register_table(regclass, text, bigint, int4, text, text, int2[], boolean) IS
@@ -232,7 +233,7 @@ DECLARE
 	of_keyspace int4;
 BEGIN
 	EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', relation);
-	PERFORM homing._remove_stream_table(s, relation) FROM homing._subscriptions() s;
+	PERFORM homing._remove_stream_table(s.stream, relation) FROM homing._streams() s;
 	IF EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
 			   WHERE p.pubname = 'homing' AND r.prrelid = relation) THEN
 		EXECUTE format('ALTER PUBLICATION homing DROP TABLE %s', relation);

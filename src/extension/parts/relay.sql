@@ -47,10 +47,8 @@ COMMENT ON FUNCTION homing._relays(int2[], pg_lsn[], boolean[]) IS
 CREATE FUNCTION homing._applied_positions() RETURNS jsonb
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT coalesce(jsonb_object_agg(m.region_id, coalesce(pg_replication_origin_progress('pg_' || s.oid, true), '0/0')), '{}')
-	FROM homing.local_region l JOIN homing.member m ON m.region_id <> l.region_id AND m.status <> 'lost'
-	JOIN pg_subscription s ON s.subname = homing._stream_name(m.region_id, l.region_id)
-	JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()
+	SELECT coalesce(jsonb_object_agg(s.region_id, coalesce(pg_replication_origin_progress(s.origin, true), '0/0')), '{}')
+	FROM homing._streams() s JOIN homing.member m USING (region_id) WHERE m.status <> 'lost'
 $$;
 
 -- Whether every other region has told that it has applied at least that.

@@ -51,10 +51,7 @@ BEGIN
 	PERFORM homing._peer_query('snapshot', 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
 	SELECT q[1] INTO snapshot FROM homing._peer_query('snapshot', 'SELECT pg_export_snapshot()') q;
 	SELECT q[1]::jsonb INTO positions FROM homing._peer_query(step,
-		'SELECT coalesce(jsonb_object_agg(m.region_id, pg_replication_origin_progress(''pg_'' || s.oid, false)), ''{}'')
-		 FROM homing.member m CROSS JOIN homing.local_region l
-		 JOIN pg_subscription s ON s.subname = homing._stream_name(m.region_id, l.region_id)
-		 JOIN pg_database d ON d.oid = s.subdbid AND d.datname = current_database()') q;
+		'SELECT coalesce(jsonb_object_agg(region_id, pg_replication_origin_progress(origin, false)), ''{}'') FROM homing._streams()') q;
 	-- Its own position: the end of a commit that is sent, so that other regions come there too. The row asks for nothing.
 	PERFORM homing._peer_query('freeze', 'INSERT INTO homing.dependency (region_id, seq, origin, position)
 		SELECT region_id, nextval(''homing.dependency_seq''), region_id, ''0/0'' FROM homing.local_region');

@@ -1,8 +1,9 @@
 -- All survivors at once, over sessions "step <id>", for who declares a loss (declare.sql).
 
 -- Opens a session with each of these survivors, which from then on holds its change lock and does the steps, each
--- committed. Returns their maps, and those that lack something of earlier losses. Those that have the map `newest` stop applying from the lost regions in the same
--- round trip: no need to know first that the others have it too, as long as somebody resumes what was stopped in vain.
+-- committed. Returns their maps, and those that lack something of earlier losses. Those that have the map `newest` stop
+-- applying from the lost regions in the same round trip: no need to know first that the others have it too, as long as
+-- somebody resumes what was stopped in vain.
 CREATE FUNCTION homing._open_survivors(newest jsonb, ids int2[], losses int2[], cluster uuid, purpose text,
 	OUT maps jsonb, OUT stopped jsonb, OUT lacking int2[])
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
